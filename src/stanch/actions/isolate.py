@@ -1,0 +1,240 @@
+"""Cut an endpoint off the network, and let it back on."""
+
+import asyncio
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field
+
+from stanch.core.action import AfterCrash, Check, Concurrency, Pair, Params, Plan, Result, Risk, Step, Undo, action
+from stanch.core.errors import NotVerified, Unconfirmed
+from stanch.core.host import Effect, Host, IsolationRules, IsolationState
+from stanch.core.types import Duration, Instant, Network, Text, hours, minutes, seconds, show_duration
+
+EFFECT = "isolation"
+CONFIRM_WITHIN = seconds(60)
+"""How long the server may take to answer under the new rules before they are rolled back."""
+
+SLACK = seconds(15)
+"""What the kernel's own deadline allows on top of CONFIRM_WITHIN, so that the agent's roll-back comes first."""
+
+
+class Isolate(Params):
+    """What stays open, and for how long the rest is shut."""
+
+    allow: Annotated[tuple[Network, ...], Field(max_length=10_000)] = ()
+    """Networks that stay reachable besides the server."""
+
+    duration: Duration | None = hours(5)
+    """Lift the isolation after this long, even if the server stays silent; 1 second to 9999 hours, null for never."""
+
+
+class Isolated(Result):
+    """The isolation in force."""
+
+    changed: bool
+    """False if the endpoint was already isolated this way."""
+
+    since: Instant
+    """When it was isolated, by the agent's clock."""
+
+    until: Instant | None
+    """When the isolation lifts itself; null for never."""
+
+    sockets_destroyed: Annotated[int, Field(ge=0)]
+    """Connections that were cut, idle ones included."""
+
+    not_covered: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
+    """Traffic that the isolation cannot reach on this machine, one line each."""
+
+
+class Release(Params):
+    """Nothing to say: there is one isolation."""
+
+
+class Released(Result):
+    """The endpoint is back on the network."""
+
+    changed: bool
+    """False if the endpoint was not isolated."""
+
+    allowed: Annotated[tuple[Network, ...], Field(max_length=10_000)] = ()
+    """What the lifted isolation had left open."""
+
+    remaining: Duration | None = None
+    """How long the lifted isolation would have lasted; null for never, or if there was none."""
+
+
+# --- isolate ---------------------------------------------------------------------------------------------------------
+
+
+def _rules(host: Host, params: Isolate) -> IsolationRules:
+    return IsolationRules(servers=host.server.peers(), allow=params.allow)
+
+
+async def _plan_isolate(host: Host, params: Isolate) -> Plan:
+    """What would be cut."""
+    rules, now = _rules(host, params), await host.firewall.isolation()
+    cut = await host.firewall.forbidden_sockets(rules)
+    lasts = "until it is released" if params.duration is None else f"for {show_duration(params.duration)}"
+    steps = [
+        Step(what=f"Drop all traffic {lasts}", target="except loopback, DHCP, IPv6 neighbour discovery"),
+        *(Step(what="Keep open", target=f"{peer.address} port {peer.port} (server)") for peer in rules.servers),
+        *(Step(what="Keep open", target=str(network)) for network in rules.allow),
+        *(Step(what="Destroy connection", target=f"{one.protocol} {one.local} -> {one.remote}") for one in cut),
+    ]
+    return Plan(changes=now.rules != rules, steps=tuple(steps[:10_000]), warnings=now.not_covered)
+
+
+async def _verify_isolate(host: Host, params: Isolate, result: Isolated | None) -> Check:
+    """Are the tables armed, and is no forbidden connection left? After a crash: was it confirmed, too?"""
+    rules, now = _rules(host, params), await host.firewall.isolation()
+    left = await host.firewall.forbidden_sockets(rules)
+    if result is None and (host.effects.current(EFFECT) is None or _unconfirmed(host)):
+        return Check.of(False, "the isolation was begun but never confirmed")
+    seen = now.state is IsolationState.ISOLATED and not left
+    return Check.of(seen, f"kernel says {now.state}, {len(left)} forbidden connections are left")
+
+
+def _unconfirmed(host: Host) -> bool:
+    effect = host.effects.current(EFFECT)
+    return effect is not None and not effect.detail.get("confirmed", False)
+
+
+@action(
+    "isolate",
+    version=1,
+    risk=Risk.DISRUPTIVE,
+    after_crash=AfterCrash.VERIFY_THEN_FINISH,
+    concurrency=Concurrency.EXCLUSIVE,
+    time_limit=minutes(3),
+    plan=_plan_isolate,
+    verify=_verify_isolate,
+    undo=Undo("release", lambda _params, result: Release() if result.changed else None),
+    openc2=Pair("contain", "device"),
+    examples=("web-01 --duration 2h", "--label env=prod --allow 10.0.0.0/8 --reason 'ransomware' --wait"),
+)
+async def isolate(host: Host, params: Isolate) -> Isolated:
+    """Cut the endpoint off the network, except for its own server.
+
+    All new and all existing connections are cut, idle ones too, on IPv4 and IPv6, for containers behind the endpoint
+    as well. Loopback, DHCP and IPv6 neighbour discovery stay. If the server cannot be reached under the new rules
+    within 60 seconds, everything is rolled back. The deadline is kept by the kernel itself.
+    """
+    rules, before = _rules(host, params), await host.firewall.isolation()
+    held = host.effects.current(EFFECT)
+    fresh = before.state is IsolationState.RELEASED or held is None or _unconfirmed(host)
+    changed = fresh or before.rules != rules or before.state is IsolationState.PARTIAL
+    earlier = host.journal.recorded() or {}
+    await host.journal.record({"changed": changed or earlier.get("changed", False)})
+    if fresh:
+        await _isolate_confirmed(host, params, rules)
+    effect = await _hold(host, params, confirmed=True, lasts=params.duration)
+    await host.firewall.isolate(rules, lift_after=params.duration)
+    destroyed = await _cut(host, rules)
+    after = await host.firewall.isolation()
+    return Isolated(
+        changed=changed or bool(earlier.get("changed")),
+        since=effect.since,
+        until=effect.until,
+        sockets_destroyed=destroyed,
+        not_covered=after.not_covered,
+    )
+
+
+async def _isolate_confirmed(host: Host, params: Isolate, rules: IsolationRules) -> None:
+    """Isolate for a minute, ask the server under the new rules, and roll back unless it answers."""
+    lasts = CONFIRM_WITHIN + SLACK
+    await _hold(host, params, confirmed=False, lasts=lasts)
+    try:
+        await host.firewall.isolate(rules, lift_after=lasts)
+        await _cut(host, rules)
+        host.progress(0, None, "", "isolated; asking the server for a confirmation")
+        confirmed = await host.server.confirm(within=CONFIRM_WITHIN)
+    except BaseException:
+        await asyncio.shield(_roll_back(host))
+        raise
+    if not confirmed:
+        await _roll_back(host)
+        raise Unconfirmed(
+            "The server could not be reached under the isolation, so it was rolled back",
+            got=f"no answer within {show_duration(CONFIRM_WITHIN)}",
+            hint="Allow the proxy or network on the way to the server with --allow, then order it again.",
+        )
+
+
+async def _hold(host: Host, params: Isolate, *, confirmed: bool, lasts: timedelta | None) -> Effect:
+    """On the disk before it is in the kernel: how to lift it, and when."""
+    detail = {"allow": [str(network) for network in params.allow], "confirmed": confirmed}
+    return await host.effects.hold(EFFECT, lift_action="release", lift_params={}, detail=detail, lasts=lasts)
+
+
+async def _cut(host: Host, rules: IsolationRules) -> int:
+    """Destroy what the rules forbid until nothing of it is left; a socket may be born while we look."""
+    destroyed = 0
+    for _ in range(5):
+        destroyed += await host.firewall.destroy_sockets(rules)
+        if not await host.firewall.forbidden_sockets(rules):
+            return destroyed
+    left = await host.firewall.forbidden_sockets(rules)
+    raise NotVerified(
+        "Some connections could not be cut", got=", ".join(f"{one.local} -> {one.remote}" for one in left)
+    )
+
+
+async def _roll_back(host: Host) -> None:
+    await host.firewall.lift()
+    await host.effects.drop(EFFECT)
+
+
+# --- release ---------------------------------------------------------------------------------------------------------
+
+
+async def _plan_release(host: Host, _params: Release) -> Plan:
+    """Is there anything to lift?"""
+    now = await host.firewall.isolation()
+    isolated = now.state is not IsolationState.RELEASED
+    steps = (Step(what="Let all traffic through again", target="this endpoint"),) if isolated else ()
+    return Plan(changes=isolated, steps=steps)
+
+
+async def _verify_release(host: Host, _params: Release, _result: Released | None) -> Check:
+    """Is no table of ours left?"""
+    now = await host.firewall.isolation()
+    return Check.of(now.state is IsolationState.RELEASED, f"kernel says {now.state}")
+
+
+def _isolate_again(_params: Release, result: Released) -> Isolate | None:
+    return Isolate(allow=result.allowed, duration=result.remaining) if result.changed else None
+
+
+@action(
+    "release",
+    version=1,
+    risk=Risk.DISRUPTIVE,
+    after_crash=AfterCrash.VERIFY_THEN_FINISH,
+    concurrency=Concurrency.EXCLUSIVE,
+    time_limit=minutes(1),
+    plan=_plan_release,
+    verify=_verify_release,
+    undo=Undo("isolate", _isolate_again),
+    openc2=Pair("allow", "device"),
+    examples=("web-01 --reason 'cleaned'", "--label env=prod --wait"),
+)
+async def release(host: Host, _params: Release) -> Released:
+    """Let an isolated endpoint back on the network.
+
+    Connections that the isolation cut stay dead; their programs must connect again.
+    """
+    before, effect = await host.firewall.isolation(), host.effects.current(EFFECT)
+    earlier = host.journal.recorded()
+    lifted = Released(
+        changed=before.state is not IsolationState.RELEASED,
+        allowed=tuple(effect.detail.get("allow", ())) if effect else (),
+        remaining=before.remaining,
+    )
+    if earlier is None:
+        await host.journal.record(lifted.model_dump(mode="json"))
+    await host.firewall.lift()
+    await host.effects.drop(EFFECT)
+    return lifted if earlier is None else Released.model_validate(earlier)

@@ -1,0 +1,1 @@
+"""The endpoint: link, executor, journal, spool, supervisor."""

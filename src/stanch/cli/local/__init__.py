@@ -1,0 +1,1 @@
+"""`stanch local`: on the endpoint itself, by hand."""

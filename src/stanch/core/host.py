@@ -1,0 +1,367 @@
+"""The protocols through which an action touches an endpoint, and the values that cross them.
+
+An action is handed a `Host` and imports no operating system, so that the server can load it too and a test can pass a
+fake. `agent/host/` holds the only implementations that touch the machine; `tests/fakes/` the others. This is the one
+seam at which Stanch is faked.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
+
+from stanch.core.model import Model
+from stanch.core.types import Address, AnyNetwork, EndpointPath, EvidenceRef, Pid, Port, Text
+
+# --- network ---------------------------------------------------------------------------------------------------------
+
+
+class Peer(Model):
+    """One address and port of the server, or of a proxy on the way to it."""
+
+    address: Address
+    """IPv4 or IPv6."""
+
+    port: Port
+    """TCP port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsolationRules:
+    """What an isolated endpoint may still talk to. Loopback, DHCP and IPv6 neighbour discovery always stay."""
+
+    servers: tuple[Peer, ...]
+    allow: tuple[AnyNetwork, ...] = ()
+
+
+class IsolationState(StrEnum):
+    """What the kernel says, not what was ordered."""
+
+    RELEASED = "released"
+    """No table of ours."""
+
+    ISOLATED = "isolated"
+    """Our tables are complete and armed."""
+
+    PARTIAL = "partial"
+    """Some part is missing: a device without its egress chain, or one of the tables."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelIsolation:
+    """The isolation as the kernel has it."""
+
+    state: IsolationState
+    rules: IsolationRules | None
+    """The rules in force; None when released, or when they are not ours to read."""
+
+    remaining: timedelta | None
+    """Until the kernel itself lifts it; None when it never does, or when released."""
+
+    not_covered: tuple[str, ...] = ()
+    """What the tables cannot reach on this machine, one line each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Socket:
+    """An open network socket."""
+
+    protocol: str
+    """tcp or udp."""
+
+    local: str
+    remote: str
+    state: str
+
+
+class Firewall(Protocol):
+    """Network isolation, in tables of our own; bound to one network namespace, and refusing any other.
+
+    The deadline is part of the rules: the kernel stops enforcing them when it passes, whoever is still alive.
+    """
+
+    async def isolate(self, rules: IsolationRules, *, lift_after: timedelta | None) -> None:
+        """Put the rules in force in one transaction, replacing earlier ones; Unsupported if the kernel cannot."""
+        ...
+
+    async def lift(self) -> bool:
+        """Remove our tables in one transaction; False if there were none."""
+        ...
+
+    async def isolation(self) -> KernelIsolation:
+        """What is in force."""
+        ...
+
+    async def forbidden_sockets(self, rules: IsolationRules) -> tuple[Socket, ...]:
+        """Connected sockets to peers that the rules do not allow; loopback excepted."""
+        ...
+
+    async def destroy_sockets(self, rules: IsolationRules) -> int:
+        """Destroy every forbidden socket, idle ones included; how many. Unsupported if the kernel cannot."""
+        ...
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+class ProcessId(Model):
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: Pid
+    """Process id."""
+
+    started: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    """Start time in clock ticks since boot (field 22 of /proc/PID/stat)."""
+
+
+class Process(Model):
+    """One process of the endpoint."""
+
+    pid: Pid
+    """Process id."""
+
+    parent: Annotated[int, Field(ge=0, le=4_194_304)]
+    """Process id of the parent; 0 for none."""
+
+    started: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    """Start time in clock ticks since boot: with the pid, it names the process for good."""
+
+    user: Text
+    """Account name, or the numeric id where it has no name."""
+
+    name: Text
+    """Short name that the kernel shows."""
+
+    executable: EndpointPath | None
+    """Path of the running program; null for kernel threads and where it cannot be read."""
+
+    arguments: Text
+    """Command line, arguments quoted as a shell would; cut at 4000 characters."""
+
+    state: Annotated[str, Field(max_length=1)]
+    """State letter of the kernel: R, S, D, Z, T, I."""
+
+    memory: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    """Resident memory in bytes."""
+
+    depth: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """How deep in the tree; 0 for a root."""
+
+    @property
+    def id(self) -> ProcessId:
+        """Its identity."""
+        return ProcessId(pid=self.pid, started=self.started)
+
+
+class Processes(Protocol):
+    """The processes of one pid namespace; bound to it, and refusing any other."""
+
+    async def list(self) -> Sequence[Process]:
+        """All of them, in tree order with `depth` set."""
+        ...
+
+    async def find(self, pid: int) -> Process | None:
+        """The process that has this pid now, or None."""
+        ...
+
+    async def alive(self, one: ProcessId) -> bool:
+        """Does exactly this process still run? A zombie does not."""
+        ...
+
+    async def why_protected(self, one: ProcessId) -> str | None:
+        """The reason why it must not be ended (init, kernel thread, Stanch itself), or None."""
+        ...
+
+    async def stop(self, one: ProcessId) -> bool:
+        """SIGSTOP it through a pidfd; False if it is gone."""
+        ...
+
+    async def resume(self, one: ProcessId) -> bool:
+        """SIGCONT it through a pidfd; False if it is gone."""
+        ...
+
+    async def kill(self, one: ProcessId) -> bool:
+        """SIGKILL it through a pidfd whose start time was checked after opening; False if it was gone."""
+        ...
+
+    async def wait_gone(self, ones: Sequence[ProcessId], *, within: timedelta) -> tuple[ProcessId, ...]:
+        """Wait until they have ended; those that have not."""
+        ...
+
+
+# --- files and evidence ----------------------------------------------------------------------------------------------
+
+
+class FileInfo(Model):
+    """A file as it is on the endpoint."""
+
+    size: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    """Bytes."""
+
+    mode: Annotated[int, Field(ge=0, le=0o7777)]
+    """Permission bits."""
+
+    user: Text
+    """Owner."""
+
+    modified: datetime
+    """Last change of content."""
+
+    inode: Annotated[int, Field(ge=0, le=2**64 - 1)]
+    """Inode number."""
+
+
+class OpenFile(Protocol):
+    """A regular file held by its descriptor: whatever its name means later, this stays the same file."""
+
+    @property
+    def info(self) -> FileInfo:
+        """As it was when opened."""
+        ...
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset`; fewer only at the end."""
+        ...
+
+
+class Files(Protocol):
+    """The files of the endpoint."""
+
+    def open(self, path: EndpointPath) -> AbstractAsyncContextManager[OpenFile]:
+        """Open a regular file for reading; TargetGone, or Unsupported for devices, FIFOs, sockets and folders."""
+        ...
+
+
+class Source(Protocol):
+    """Bytes to be taken as evidence."""
+
+    @property
+    def name(self) -> str:
+        """What they are called on the endpoint."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many, fixed at the start."""
+        ...
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Exactly these bytes, the same each time, or ActionFailed if the source changed."""
+        ...
+
+
+class Evidence(Protocol):
+    """The way of bytes from the endpoint to the server: hashed parts, resumed from the first missing one."""
+
+    async def send(self, source: Source) -> EvidenceRef:
+        """Send all of it and return what the server has committed; waits out outages until the time limit."""
+        ...
+
+
+# --- the agent itself ------------------------------------------------------------------------------------------------
+
+Record = Mapping[str, Any]
+"""What an action writes down before it changes something: a JSON object."""
+
+
+class Journal(Protocol):
+    """This task's lines in the agent's journal."""
+
+    async def record(self, record: Record) -> None:
+        """Write down what is about to be changed; returns when it is on the disk. Replaces an earlier record."""
+        ...
+
+    def recorded(self) -> Record | None:
+        """What an *earlier* run of this same task wrote down before the agent was killed; None on a first run.
+
+        What this run writes with `record` does not show here.
+        """
+        ...
+
+
+class Effect(Model):
+    """Something lasting that is in force on the endpoint, with the way to lift it."""
+
+    name: Annotated[str, Field(max_length=64)]
+    """Which effect; one of a name at a time."""
+
+    task: Annotated[str, Field(max_length=64)]
+    """The task that put it in force."""
+
+    since: datetime
+    """When, by the agent's clock."""
+
+    until: datetime | None
+    """When it lifts itself, by the agent's clock; null for never."""
+
+    lift_action: Annotated[str, Field(max_length=64)]
+    """The action that lifts it."""
+
+    lift_params: Mapping[str, Any] = {}
+    """Its parameters."""
+
+    detail: Mapping[str, Any] = {}
+    """The parameters in force."""
+
+
+class Effects(Protocol):
+    """Lasting effects: on disk before they are in force, lifted at their own deadline in boot time, even offline."""
+
+    async def hold(
+        self,
+        name: str,
+        *,
+        lift_action: str,
+        lift_params: Record,
+        detail: Record,
+        lasts: timedelta | None,
+    ) -> Effect:
+        """Write it down (or replace it), returning when it is on the disk."""
+        ...
+
+    async def drop(self, name: str) -> None:
+        """It is no longer in force."""
+        ...
+
+    def current(self, name: str) -> Effect | None:
+        """The one in force."""
+        ...
+
+
+class Server(Protocol):
+    """The agent's own server, seen from an action."""
+
+    def peers(self) -> tuple[Peer, ...]:
+        """Every address at which it can be reached now: the live peer first."""
+        ...
+
+    async def confirm(self, *, within: timedelta) -> bool:
+        """Did the server answer an application request on a *new* connection? Tries until the time is over."""
+        ...
+
+
+class Progress(Protocol):
+    """Tell the people who wait how far it is."""
+
+    def __call__(self, done: int, total: int | None, unit: str, text: str = "") -> None:
+        """`done` of `total` `unit`s; a line of text. Lossy: never awaited, never stored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One endpoint, in the hands of one task."""
+
+    task: str
+    firewall: Firewall
+    processes: Processes
+    files: Files
+    evidence: Evidence
+    journal: Journal
+    effects: Effects
+    server: Server
+    progress: Progress

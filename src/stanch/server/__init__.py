@@ -1,0 +1,1 @@
+"""The server: orders, fleet, evidence, audit, and the ways in."""

@@ -1,0 +1,1 @@
+"""FastAPI for people and programs: thin, and generic over the registry."""

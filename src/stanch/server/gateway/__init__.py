@@ -1,0 +1,1 @@
+"""The one port of the agents: mutual TLS, links, evidence parts, enrolment."""

@@ -1,0 +1,1 @@
+"""SQL: tables, migrations, and the group-commit writer."""
