@@ -1,0 +1,229 @@
+"""The way of a task to its endpoint: claim in the store, sign, hand to the link.
+
+Whoever may have work is put in a set; one loop empties it in chunks. A chunk is one unit of work that moves its tasks
+from queued to sent, so that a task is never on the wire without the store knowing. At a reconnect everything that is
+not final is delivered again: the agent's journal recognises it by the task.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Row, select, update
+
+from stanch.core.action import Registry
+from stanch.core.envelope import AddressesBody, Body, CancelBody, OrderBody
+from stanch.core.frames import Deliver, FromServer
+from stanch.core.rest import TaskEvent
+from stanch.core.task import Event, State, sources
+from stanch.server.bus.in_process import Bus
+from stanch.server.clock import Clock
+from stanch.server.signer import Signer
+from stanch.server.store.database import Database
+from stanch.server.store.tables import orders, tasks
+
+CHUNK = 500
+MAX_PER_ENDPOINT = 200
+"""Tasks of one endpoint handed over at a time; the rest follows at the next wake-up."""
+
+SWEEP_SECONDS = 10.0
+
+Send = Callable[[FromServer], Awaitable[None]]
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Link:
+    """One agent's open link."""
+
+    endpoint: str
+    send: Send
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    endpoint: str
+    body: Body
+    valid_until: datetime | None
+
+
+class Dispatcher:
+    """Knows the open links and brings tasks to them."""
+
+    def __init__(self, *, registry: Registry, database: Database, signer: Signer, bus: Bus, now: Clock) -> None:
+        self._registry = registry
+        self._database = database
+        self._signer = signer
+        self._bus = bus
+        self._now = now
+        self._links: dict[str, Link] = {}
+        self._waiting: set[str] = set()
+        self._again: set[str] = set()
+        self._woken = asyncio.Event()
+
+    # --- links -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def attach(self, endpoint: str, send: Send, close: Callable[[], None]) -> Iterator[Link | None]:
+        """Deliver through this link while it lasts. Yields the older link of the same identity, which is closed."""
+        link = Link(endpoint, send, close)
+        older = self._links.get(endpoint)
+        if older is not None:
+            older.close()
+        self._links[endpoint] = link
+        self._again.add(endpoint)
+        self.wake([endpoint])
+        try:
+            yield older
+        finally:
+            if self._links.get(endpoint) is link:
+                del self._links[endpoint]
+
+    def attached(self, endpoint: str) -> bool:
+        """Is its link up?"""
+        return endpoint in self._links
+
+    def disconnect(self, endpoint: str) -> None:
+        """Close its link, if it has one."""
+        link = self._links.get(endpoint)
+        if link is not None:
+            link.close()
+
+    async def addresses(self, endpoint: str, body: AddressesBody) -> Deliver:
+        """The signed answer to a hello; it also sets the agent's time."""
+        return Deliver(envelope=await self._signer.envelope(endpoint, body))
+
+    def wake(self, endpoints: Sequence[str]) -> None:
+        """There may be work for these."""
+        self._waiting.update(one for one in endpoints if one in self._links)
+        self._woken.set()
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while self._waiting:
+                chunk = [self._waiting.pop() for _ in range(min(CHUNK, len(self._waiting)))]
+                await self._deliver_chunk(chunk)
+
+    async def _deliver_chunk(self, endpoints: Sequence[str]) -> None:
+        again = self._again.intersection(endpoints)
+        self._again -= again
+        try:
+            rows = await self._database.write(lambda connection: self._claim(connection, endpoints, again))
+        except Exception:
+            log.exception("claiming tasks failed; the sweep tries again", endpoints=len(endpoints))
+            self._again |= again
+            return
+        await asyncio.gather(*(self._send(one) for row in rows for one in self._deliveries(row, again)))
+
+    async def _send(self, delivery: _Delivery) -> None:
+        link = self._links.get(delivery.endpoint)
+        if link is None:
+            return
+        envelope = self._signer.sign(delivery.endpoint, delivery.body, version=None, valid_until=delivery.valid_until)
+        try:
+            await link.send(Deliver.model_construct(envelope=envelope))
+        except (ConnectionError, RuntimeError) as error:
+            # Not lost: the task is `sent`, and is delivered again when the endpoint comes back.
+            log.info("link went away during a delivery", endpoint=delivery.endpoint, error=str(error))
+            link.close()
+
+    def _claim(self, connection: Connection, endpoints: Sequence[str], again: set[str]) -> list[Row[Any]]:
+        """Move queued tasks to sent; them, with what else these endpoints must be told."""
+        now = self._now()
+        found: list[Row[Any]] = list(
+            connection.execute(
+                select(tasks.c.id, tasks.c.endpoint, tasks.c.state, tasks.c.cancel_requested, *_ORDER)
+                .join(orders, orders.c.id == tasks.c.order_id)
+                .where(tasks.c.endpoint.in_(endpoints), tasks.c.state.in_(_DELIVERABLE), _wanted(again, now))
+                .order_by(tasks.c.id)
+                .limit(MAX_PER_ENDPOINT * len(endpoints))
+            )
+        )
+        queued = [row.id for row in found if row.state == State.QUEUED]
+        for at in range(0, len(queued), CHUNK):
+            connection.execute(
+                update(tasks)
+                .where(tasks.c.id.in_(queued[at : at + CHUNK]), tasks.c.state.in_(sources(Event.SEND)))
+                .values(state=State.SENT, changed=now)
+            )
+        return found
+
+    def _deliveries(self, row: Row[Any], again: set[str]) -> Iterator[_Delivery]:
+        if row.cancel_requested:
+            yield _Delivery(row.endpoint, CancelBody(task=row.id), None)
+        if not row.cancel_requested or row.endpoint in again:
+            # After a cancel too: the order may have been lost, and only the agent can say that it will not run.
+            yield self._order(row)
+
+    def _order(self, row: Row[Any]) -> _Delivery:
+        if row.state == State.QUEUED and self._bus.listened_to:
+            self._bus.publish(
+                TaskEvent(type="task", task=row.id, order=row.order_id, endpoint=row.endpoint, state=State.SENT)
+            )
+        action = self._registry.get(row.action)
+        body = OrderBody.model_construct(
+            task=row.id,
+            order=row.order_id,
+            action=row.action,
+            action_version=action.version if action else 1,
+            params=row.params,
+            dry_run=row.dry_run,
+            origin=row.origin,
+            requested_by=row.requested_by,
+            reason=row.reason,
+        )
+        return _Delivery(row.endpoint, body, row.valid_until)
+
+    # --- the sweep ---------------------------------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Repair what lost wake-ups and silent endpoints leave behind, until cancelled."""
+        while True:
+            await self.sweep_once()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def sweep_once(self) -> None:
+        """Expire what was not sent in time; wake whoever has queued work."""
+        waiting = await self._database.write(self._expire)
+        self.wake(waiting)
+
+    def _expire(self, connection: Connection) -> Sequence[str]:
+        now = self._now()
+        late = select(orders.c.id).where(orders.c.valid_until < now)
+        connection.execute(
+            update(tasks)
+            .where(tasks.c.state.in_(sources(Event.EXPIRE)), tasks.c.order_id.in_(late))
+            .values(state=State.EXPIRED, changed=now)
+        )
+        query = select(tasks.c.endpoint).where(tasks.c.state == State.QUEUED).distinct()
+        return list(connection.execute(query).scalars())
+
+
+_DELIVERABLE = (State.QUEUED, State.SENT, State.RUNNING)
+_ORDER = (
+    tasks.c.order_id,
+    orders.c.action,
+    orders.c.params,
+    orders.c.dry_run,
+    orders.c.origin,
+    orders.c.requested_by,
+    orders.c.reason,
+    orders.c.valid_until,
+)
+
+
+def _wanted(again: set[str], now: datetime) -> Any:
+    """Queued and still valid; or to be cancelled; or everything, for an endpoint that has just come back."""
+    fresh = (tasks.c.state == State.QUEUED) & (orders.c.valid_until >= now)
+    cancelling = tasks.c.cancel_requested.is_(True)
+    return fresh | cancelling | (tasks.c.endpoint.in_(sorted(again)) & (tasks.c.state != State.QUEUED))

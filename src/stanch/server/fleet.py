@@ -1,0 +1,259 @@
+"""The fleet: enrolment, what endpoints say about themselves, search and labels."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from stanch.core.errors import Conflict, Denied, NotFound
+from stanch.core.frames import EnrolRequest, Heartbeat, Hello, Inventory, Notice
+from stanch.core.policy import Permission, Principal
+from stanch.core.rest import EndpointView, LabelChange
+from stanch.server import audit
+from stanch.server.clock import Clock
+from stanch.server.ids import new_id
+from stanch.server.store.database import Database
+from stanch.server.store.tables import endpoint_labels, endpoints, notices
+from stanch.server.targets import labels_of
+from stanch.server.tokens import spend
+
+MAX_HOSTNAME = 255
+
+IssueCertificate = Callable[[str, str], tuple[str, bytes]]
+"""(CSR in PEM, endpoint id) -> (certificate in PEM, its DER); raises Invalid for a CSR that is not acceptable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An endpoint that proved who it is."""
+
+    endpoint: str
+    hostname: str
+
+
+class Fleet:
+    """Every endpoint that ever enrolled."""
+
+    def __init__(self, database: Database, now: Clock) -> None:
+        self._database = database
+        self._now = now
+        self._online: set[str] = set()
+        self._seen: dict[str, tuple[datetime, Sequence[Mapping[str, Any]]]] = {}
+
+    # --- enrolment and identity --------------------------------------------------------------------------------------
+
+    async def enrol(self, request: EnrolRequest, issue: IssueCertificate) -> tuple[str, str]:
+        """A new endpoint for a valid token: its id and certificate. Token, endpoint, labels and audit are one unit."""
+        now = self._now()
+        endpoint = new_id("end", now)
+
+        def unit(connection: Connection) -> str:
+            token, labels = spend(connection, request.token, now)
+            certificate, der = issue(request.csr, endpoint)
+            row = {
+                "id": endpoint,
+                "certificate_sha256": hashlib.sha256(der).hexdigest(),
+                "revoked": False,
+                "enrolled": now,
+                "agent_version": "",
+                "actions": {},
+                "capabilities": {},
+                "effects": [],
+                **_inventory_columns(request.inventory, endpoint),
+            }
+            connection.execute(insert(endpoints), row)
+            _set_labels(connection, endpoint, labels)
+            detail = {"token": token, "hostname": request.inventory.hostname[:MAX_HOSTNAME]}
+            audit.append(connection, audit.Entry(at=now, who=token, what="enrol", subject=endpoint, detail=detail))
+            return certificate
+
+        return endpoint, await self._database.write(unit)
+
+    async def identify(self, *, certificate_sha256: str, name: str) -> Identity:
+        """Who presents this certificate; Denied if it is unknown, revoked, or carries another name."""
+        query = select(endpoints.c.id, endpoints.c.hostname, endpoints.c.revoked).where(
+            endpoints.c.certificate_sha256 == certificate_sha256
+        )
+        row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
+        if row is None or row.id != name:
+            raise Denied("This certificate belongs to no endpoint", got=name[:100], hint="Enrol the endpoint again.")
+        if row.revoked:
+            raise Denied("This endpoint was revoked", got=row.id, hint="Enrol it again, if it is to come back.")
+        return Identity(row.id, row.hostname)
+
+    async def revoke(self, principal: Principal, endpoint: str) -> EndpointView:
+        """No longer accept its certificate. The caller also closes its link."""
+        principal.require(Permission.ENROL)
+        found = await self.get(endpoint)
+        now = self._now()
+
+        def unit(connection: Connection) -> None:
+            connection.execute(update(endpoints).where(endpoints.c.id == found.id).values(revoked=True))
+            entry = audit.Entry(at=now, who=principal.name, what="revoke", subject=found.id, detail={})
+            audit.append(connection, entry)
+
+        await self._database.write(unit)
+        return await self.get(found.id)
+
+    # --- what endpoints say ------------------------------------------------------------------------------------------
+
+    async def hello(self, endpoint: str, hello: Hello) -> None:
+        """It is here, and this is what it says about itself."""
+        self._online.add(endpoint)
+        values = {
+            **_inventory_columns(hello.inventory, endpoint),
+            "agent_version": hello.agent_version,
+            "actions": dict(hello.actions),
+            "capabilities": dict(hello.capabilities),
+            "effects": [one.model_dump(mode="json") for one in hello.effects],
+            "policy_digest": hello.policy_digest[:200],
+            "last_seen": self._now(),
+        }
+        query = update(endpoints).where(endpoints.c.id == endpoint).values(**values)
+        await self._database.write(lambda connection: connection.execute(query))
+
+    def heartbeat(self, endpoint: str, beat: Heartbeat) -> None:
+        """It is still here. Kept in memory until `flush`."""
+        self._online.add(endpoint)
+        self._seen[endpoint] = (self._now(), [one.model_dump(mode="json") for one in beat.effects])
+
+    def gone(self, endpoint: str) -> None:
+        """Its link is down."""
+        self._online.discard(endpoint)
+
+    @property
+    def online(self) -> frozenset[str]:
+        """Whose link is up."""
+        return frozenset(self._online)
+
+    async def flush(self) -> None:
+        """Write down what heartbeats told since the last time."""
+        seen, self._seen = self._seen, {}
+        if not seen:
+            return
+        rows = [{"b_id": one, "b_seen": at, "b_effects": effects} for one, (at, effects) in seen.items()]
+        query = (
+            update(endpoints)
+            .where(endpoints.c.id == bindparam("b_id"))
+            .values(last_seen=bindparam("b_seen"), effects=bindparam("b_effects"))
+        )
+        await self._database.write(lambda connection: connection.execute(query, rows))
+
+    async def notice(self, endpoint: str, told: Sequence[Notice]) -> None:
+        """Keep what an endpoint tells unasked; one that is told twice is kept once."""
+        now = self._now()
+
+        def unit(connection: Connection) -> None:
+            for one in told:
+                at = datetime.fromtimestamp(min(one.at, 32503680000), now.tzinfo)
+                known = select(notices.c.id).where(
+                    notices.c.endpoint == endpoint, notices.c.seq == one.seq, notices.c.at == at
+                )
+                if connection.execute(known).first() is None:
+                    row = {"endpoint": endpoint, "seq": one.seq, "kind": one.kind, "detail": dict(one.detail), "at": at}
+                    connection.execute(insert(notices), {**row, "received": now})
+
+        await self._database.write(unit)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    async def get(self, name: str) -> EndpointView:
+        """An endpoint by id or host name; NotFound, or Conflict if several have the name."""
+
+        def look(connection: Connection) -> EndpointView:
+            query = select(endpoints).where((endpoints.c.id == name) | (endpoints.c.hostname == name))
+            rows = connection.execute(query.order_by(endpoints.c.revoked).limit(20)).all()
+            row = _the_one(name, rows)
+            return self._view(row, labels_of(connection, [row.id])[row.id])
+
+        return await self._database.read(look)
+
+    async def search(
+        self, *, text: str = "", labels: Sequence[str] = (), after: str | None = None, limit: int = 100
+    ) -> tuple[list[EndpointView], str | None]:
+        """Endpoints that contain every word of the text and carry every label, by id; and where to go on."""
+        query = select(endpoints).order_by(endpoints.c.id).limit(limit + 1)
+        for word in text.lower().split()[:10]:
+            query = query.where(endpoints.c.search.contains(word, autoescape=True))
+        for label in labels[:20]:
+            key, _, value = label.partition("=")
+            carrying = select(endpoint_labels.c.endpoint).where(
+                endpoint_labels.c.key == key, endpoint_labels.c.value == value
+            )
+            query = query.where(endpoints.c.id.in_(carrying))
+        if after is not None:
+            query = query.where(endpoints.c.id > after)
+
+        def look(connection: Connection) -> tuple[list[EndpointView], str | None]:
+            rows = connection.execute(query).all()
+            shown = rows[:limit]
+            carried = labels_of(connection, [row.id for row in shown])
+            return [self._view(row, carried[row.id]) for row in shown], shown[-1].id if len(rows) > limit else None
+
+        return await self._database.read(look)
+
+    async def label(self, principal: Principal, endpoint: str, change: LabelChange) -> EndpointView:
+        """Set and remove labels."""
+        principal.require(Permission.ENROL)
+        found = await self.get(endpoint)
+        now = self._now()
+
+        def unit(connection: Connection) -> None:
+            mine = endpoint_labels.c.endpoint == found.id
+            connection.execute(delete(endpoint_labels).where(mine, endpoint_labels.c.key.in_(change.remove)))
+            _set_labels(connection, found.id, change.add)
+            detail = change.model_dump(mode="json")
+            audit.append(
+                connection, audit.Entry(at=now, who=principal.name, what="label", subject=found.id, detail=detail)
+            )
+
+        await self._database.write(unit)
+        return await self.get(found.id)
+
+    def _view(self, row: Row[Any], labels: frozenset[str]) -> EndpointView:
+        fresh = self._seen.get(row.id)
+        return EndpointView.model_validate(
+            {
+                **{name: row._mapping[name] for name in _PLAIN},  # noqa: SLF001 - SQLAlchemy's documented accessor
+                "labels": tuple(sorted(labels)),
+                "online": row.id in self._online,
+                "last_seen": fresh[0] if fresh else row.last_seen,
+                "effects": fresh[1] if fresh else row.effects,
+            }
+        )
+
+
+_PLAIN = ("id", "hostname", "revoked", "agent_version", "inventory", "actions", "capabilities", "enrolled")
+
+
+def _the_one(name: str, rows: Sequence[Row[Any]]) -> Row[Any]:
+    exact = [row for row in rows if row.id == name]
+    living = [row for row in rows if not row.revoked] or list(rows)
+    if not living:
+        raise NotFound(f"There is no endpoint {name[:100]}", hint="`stanch endpoints --search TEXT` finds endpoints.")
+    if len(living) > 1 and not exact:
+        ids = ", ".join(row.id for row in living[:5])
+        raise Conflict(f"Several endpoints are called {name[:100]}", got=ids, hint="Name the one you mean by its id.")
+    return (exact or living)[0]
+
+
+def _set_labels(connection: Connection, endpoint: str, labels: Sequence[str]) -> None:
+    for label in labels:
+        key, _, value = label.partition("=")
+        mine = (endpoint_labels.c.endpoint == endpoint, endpoint_labels.c.key == key)
+        connection.execute(delete(endpoint_labels).where(*mine))
+        connection.execute(insert(endpoint_labels), {"endpoint": endpoint, "key": key, "value": value})
+
+
+def _inventory_columns(inventory: Inventory, endpoint: str) -> dict[str, Any]:
+    words = [endpoint, inventory.hostname, inventory.os, inventory.kernel, inventory.architecture]
+    for one in inventory.interfaces:
+        words += [one.mac, *one.addresses]
+    return {
+        "hostname": inventory.hostname[:MAX_HOSTNAME],
+        "inventory": inventory.model_dump(mode="json"),
+        "search": " ".join([*words, *inventory.users]).lower()[:20_000],
+    }

@@ -1,0 +1,291 @@
+"""Orders: the one way in for every request, and the one way back for every report.
+
+`submit` asks the policy, makes one task per endpoint and its audit entry in a single unit of work, and wakes the
+dispatcher after the commit. `report` moves tasks by compare-and-set, so that a report that comes twice, late or for a
+task that is already final changes nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from stanch.core.action import Action, AnyAction, Params, Plan, Registry
+from stanch.core.errors import Conflict, Invalid
+from stanch.core.frames import Report
+from stanch.core.policy import Principal, may
+from stanch.core.rest import OrderCommon, OrderView, TaskEvent, TaskView
+from stanch.core.task import ANSWER_OF, Event, State, sources
+from stanch.server import audit, order_views, targets
+from stanch.server.bus.in_process import Bus
+from stanch.server.clock import Clock
+from stanch.server.ids import new_id
+from stanch.server.store.database import Database
+from stanch.server.store.tables import orders, tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """An order that was checked as far as it can be without the database."""
+
+    id: str
+    action: AnyAction
+    params: Params
+    common: OrderCommon
+    principal: Principal
+    created: datetime
+    undoes: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A task that changed its state."""
+
+    task: str
+    order: str
+    endpoint: str
+    state: State
+
+    def event(self) -> TaskEvent:
+        return TaskEvent(type="task", task=self.task, order=self.order, endpoint=self.endpoint, state=self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the store knows of a task that is reported on."""
+
+    order: str
+    endpoint: str
+    state: State
+    action: str
+    dry_run: bool
+
+
+class Orders:
+    """Submit, look at, cancel and undo orders; take reports."""
+
+    def __init__(
+        self, *, registry: Registry, database: Database, bus: Bus, now: Clock, wake: Callable[[Sequence[str]], None]
+    ) -> None:
+        self._registry = registry
+        self._database = database
+        self._bus = bus
+        self._now = now
+        self._wake = wake
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        principal: Principal,
+        action_name: str,
+        params: Mapping[str, Any],
+        common: OrderCommon,
+        *,
+        undoes: str | None = None,
+    ) -> OrderView:
+        """Order an action; Invalid, NotFound or Denied if it cannot be. The tasks are committed when this returns."""
+        action = self._registry.find(action_name)
+        now = self._now()
+        draft = _Draft(
+            id=new_id("ord", now),
+            action=action,
+            params=action.parse(params),
+            common=common,
+            principal=principal,
+            created=now,
+            undoes=undoes,
+        )
+        _refuse_dry_run(draft)
+        endpoints = await self._database.write(lambda connection: _insert(connection, draft))
+        self._wake(endpoints)
+        order = await self.get(draft.id)
+        self._publish([_Moved(one.id, one.order, one.endpoint, one.state) for one in order.tasks])
+        return order
+
+    async def get(self, order: str) -> OrderView:
+        """An order with its tasks; NotFound."""
+        return await self._database.read(lambda connection: order_views.one_order(connection, order))
+
+    async def list(self, *, after: str | None = None, limit: int = 50) -> tuple[list[OrderView], str | None]:
+        """Orders, newest first, without tasks; and the id to go on from."""
+        return await self._database.read(lambda connection: order_views.page_of_orders(connection, after, limit))
+
+    async def task(self, task: str) -> TaskView:
+        """A task; NotFound."""
+        return await self._database.read(lambda connection: order_views.one_task(connection, task))
+
+    async def cancel(self, principal: Principal, order: str) -> OrderView:
+        """Cancel what was not sent, ask the endpoints to stop the rest; Conflict if everything is final already."""
+        view = await self.get(order)
+        action = self._registry.find(view.action)
+        endpoints = sorted({one.endpoint for one in view.tasks})
+        moved = await self._database.write(
+            lambda connection: self._cancel(connection, principal, action, order, endpoints)
+        )
+        self._publish(moved)
+        self._wake(endpoints)
+        return await self.get(order)
+
+    async def undo(self, principal: Principal, order: str) -> OrderView:
+        """Order what takes a finished order back; Conflict with the reason if nothing can."""
+        view = await self.get(order)
+        action = self._registry.find(view.action)
+        done = [one for one in view.tasks if one.state is State.DONE]
+        if view.dry_run or not done:
+            raise Conflict("There is nothing to undo: no task of this order is done", got=_states(view.tasks))
+        back = _ways_back(action, view, done)
+        common = OrderCommon(endpoints=tuple(one.endpoint for one in done), reason=f"Undo of {order}", case=view.case)
+        return await self.submit(principal, back[0], back[1], common, undoes=order)
+
+    def _cancel(
+        self, connection: Connection, principal: Principal, action: AnyAction, order: str, endpoints: Sequence[str]
+    ) -> Sequence[_Moved]:
+        may(principal, action, targets.labels_of(connection, endpoints))
+        now = self._now()
+        mine = tasks.c.order_id == order
+        moved = connection.execute(
+            update(tasks)
+            .where(mine, tasks.c.state.in_(sources(Event.CANCEL)))
+            .values(state=State.CANCELLED, changed=now, cancel_requested=True)
+            .returning(tasks.c.id, tasks.c.endpoint)
+        ).all()
+        asked = connection.execute(
+            update(tasks).where(mine, tasks.c.state.in_((State.SENT, State.RUNNING))).values(cancel_requested=True)
+        ).rowcount
+        if not moved and not asked:
+            raise Conflict("Nothing to cancel: every task of this order is final")
+        detail = {"cancelled": len(moved), "asked": asked}
+        audit.append(connection, audit.Entry(at=now, who=principal.name, what="cancel", subject=order, detail=detail))
+        return [_Moved(row.id, order, row.endpoint, State.CANCELLED) for row in moved]
+
+    # --- back --------------------------------------------------------------------------------------------------------
+
+    async def report(self, endpoint: str, reports: Sequence[Report]) -> None:
+        """Take reports of one endpoint; when this returns they are committed, or were known already."""
+        await self.report_many([(endpoint, one) for one in reports])
+
+    async def report_many(self, reports: Sequence[tuple[str, Report]]) -> None:
+        """The same for several endpoints in one unit of work."""
+        moved = await self._database.write(lambda connection: self._take(connection, reports))
+        self._publish(moved)
+
+    def _take(self, connection: Connection, reports: Sequence[tuple[str, Report]]) -> Sequence[_Moved]:
+        known = _known(connection, [report.task for _, report in reports])
+        moved = (self._move(connection, endpoint, report, known) for endpoint, report in reports)
+        return [one for one in moved if one is not None]
+
+    def _move(
+        self, connection: Connection, endpoint: str, report: Report, known: Mapping[str, _Known]
+    ) -> _Moved | None:
+        event = ANSWER_OF.get(report.state)
+        task = known.get(report.task)
+        if event is None or task is None or task.endpoint != endpoint or task.state not in sources(event):
+            return None
+        values = self._checked(report, self._registry.get(task.action), dry_run=task.dry_run)
+        done = connection.execute(
+            update(tasks)
+            .where(tasks.c.id == report.task, tasks.c.state.in_(sources(event)))
+            .values(**values, changed=self._now())
+        )
+        if not done.rowcount:
+            return None
+        if task.state is State.UNKNOWN:
+            detail = {"from": State.UNKNOWN, "to": report.state}
+            entry = audit.Entry(at=self._now(), who=endpoint, what="correct", subject=report.task, detail=detail)
+            audit.append(connection, entry)
+        return _Moved(report.task, task.order, endpoint, State(values["state"]))
+
+    @staticmethod
+    def _checked(report: Report, action: AnyAction | None, *, dry_run: bool) -> dict[str, Any]:
+        """The columns that a report sets. What an endpoint says is hostile until it fits the action's own types."""
+        error = None if report.error is None else report.error.model_dump(exclude_none=True)
+        if report.state is not State.DONE or action is None:
+            return {"state": report.state, "result": None, "error": error}
+        try:
+            result = Plan.model_validate(report.result or {}) if dry_run else action.parse_result(report.result or {})
+        except (Invalid, ValueError) as wrong:
+            told = wrong if isinstance(wrong, Invalid) else Invalid("The plan is not of its type", got=wrong)
+            return {"state": State.FAILED, "result": None, "error": told.body().model_dump(exclude_none=True)}
+        return {"state": State.DONE, "result": result.model_dump(mode="json"), "error": None}
+
+    def _publish(self, moved: Sequence[_Moved]) -> None:
+        if self._bus.listened_to:
+            for one in moved:
+                self._bus.publish(one.event())
+
+
+def _refuse_dry_run(draft: _Draft) -> None:
+    if draft.common.dry_run and draft.action.plan is None:
+        raise Invalid(f"{draft.action.name} has no dry run: it only reads", hint="Order it without --dry-run.")
+
+
+def _insert(connection: Connection, draft: _Draft) -> Sequence[str]:
+    """The unit of work: targets, policy, order, tasks, audit."""
+    common = draft.common
+    endpoints = targets.resolve(connection, common.endpoints, common.labels)
+    may(draft.principal, draft.action, endpoints)
+    params = draft.params.model_dump(mode="json", exclude_defaults=True)
+    order = {
+        "id": draft.id,
+        "action": draft.action.name,
+        "params": params,
+        "origin": draft.principal.origin,
+        "solution": draft.principal.solution,
+        "requested_by": draft.principal.name,
+        "reason": common.reason,
+        "case": common.case,
+        "dry_run": common.dry_run,
+        "created": draft.created,
+        "valid_until": draft.created + common.valid_for,
+        "undoes": draft.undoes,
+    }
+    connection.execute(insert(orders), order)
+    connection.execute(insert(tasks), [_task_row(draft, one) for one in endpoints])
+    detail = {"action": draft.action.name, "params": params, "endpoints": len(endpoints), "reason": common.reason}
+    entry = audit.Entry(at=draft.created, who=draft.principal.name, what="order", subject=draft.id, detail=detail)
+    audit.append(connection, entry)
+    return list(endpoints)
+
+
+def _task_row(draft: _Draft, endpoint: str) -> dict[str, Any]:
+    return {
+        "id": new_id("tsk", draft.created),
+        "order_id": draft.id,
+        "endpoint": endpoint,
+        "state": State.QUEUED,
+        "cancel_requested": False,
+        "created": draft.created,
+        "changed": draft.created,
+    }
+
+
+def _known(connection: Connection, ids: Sequence[str]) -> dict[str, _Known]:
+    query = (
+        select(tasks.c.id, tasks.c.endpoint, tasks.c.state, tasks.c.order_id, orders.c.action, orders.c.dry_run)
+        .join(orders, orders.c.id == tasks.c.order_id)
+        .where(tasks.c.id.in_(ids))
+    )
+    return {
+        row.id: _Known(row.order_id, row.endpoint, State(row.state), row.action, row.dry_run)
+        for row in connection.execute(query)
+    }
+
+
+def _states(ones: Sequence[TaskView]) -> str:
+    return ", ".join(sorted({one.state for one in ones})) or "no tasks"
+
+
+def _ways_back(action: Action[Any, Any], view: OrderView, done: Sequence[TaskView]) -> tuple[str, dict[str, Any]]:
+    """The one action and parameters that take all these tasks back; Conflict if there is none, or not one for all."""
+    params = action.parse(view.params)
+    backs = [action.undo_params(params, action.parse_result(one.result or {})) for one in done]
+    ways = [(back[0], back[1].model_dump(mode="json", exclude_defaults=True)) for back in backs if back is not None]
+    if not ways:
+        why = getattr(action.undo, "why", "it changed nothing")
+        raise Conflict(f"{action.name} cannot be undone here", got=why)
+    if any(way != ways[0] for way in ways):
+        raise Conflict("The endpoints need different parameters to be undone", hint="Undo them one by one.")
+    return ways[0]

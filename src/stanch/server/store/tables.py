@@ -1,0 +1,204 @@
+"""The tables. SQL is the only record of truth; `migrations/` builds them and a test holds the two together."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware moment, kept in UTC: SQLite has no time zones."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """To naive UTC."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Back to aware UTC."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+_ID = String(64)
+_SHA256 = String(64)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("roles", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("disabled", Boolean, nullable=False, default=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", _SHA256, primary_key=True),
+    Column("account", ForeignKey("accounts.name", ondelete="CASCADE"), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False, index=True),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("hostname", String(255), nullable=False, index=True),
+    Column("certificate_sha256", _SHA256, nullable=False, unique=True),
+    Column("revoked", Boolean, nullable=False, default=False),
+    Column("enrolled", Moment, nullable=False),
+    Column("last_seen", Moment),
+    Column("agent_version", String(200), nullable=False, default=""),
+    Column("inventory", JSON, nullable=False),
+    Column("actions", JSON, nullable=False),
+    Column("capabilities", JSON, nullable=False),
+    Column("effects", JSON, nullable=False),
+    Column("policy_digest", String(200), nullable=False, default=""),
+    Column("search", Text, nullable=False),
+)
+"""`search` holds, in lower case, everything that `stanch endpoints --search` looks through."""
+
+endpoint_labels = Table(
+    "endpoint_labels",
+    metadata,
+    Column("endpoint", ForeignKey("endpoints.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(63), primary_key=True),
+    Column("value", String(63), nullable=False),
+    Index("ix_endpoint_labels_key_value", "key", "value"),
+)
+
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("secret_hash", _SHA256, nullable=False, unique=True),
+    Column("uses_left", Integer, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("created_by", String(200), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("revoked", Boolean, nullable=False, default=False),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("action", String(200), nullable=False),
+    Column("params", JSON, nullable=False),
+    Column("origin", String(20), nullable=False),
+    Column("solution", String(20)),
+    Column("requested_by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("case", String(200)),
+    Column("dry_run", Boolean, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("valid_until", Moment, nullable=False),
+    Column("undoes", ForeignKey("orders.id")),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("order_id", ForeignKey("orders.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("endpoint", ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("result", JSON(none_as_null=True)),
+    Column("error", JSON(none_as_null=True)),
+    Column("created", Moment, nullable=False),
+    Column("changed", Moment, nullable=False),
+    Index("ix_tasks_endpoint_state", "endpoint", "state"),
+    Index("ix_tasks_state", "state"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("task", ForeignKey("tasks.id"), nullable=False),
+    Column("endpoint", ForeignKey("endpoints.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", _SHA256),
+    Column("complete", Boolean, nullable=False, default=False),
+    Column("received", BigInteger, nullable=False, default=0),
+    Column("created", Moment, nullable=False),
+    UniqueConstraint("task", "name"),
+)
+
+evidence_parts = Table(
+    "evidence_parts",
+    metadata,
+    Column("evidence", ForeignKey("evidence.id", ondelete="CASCADE"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("sha256", _SHA256, nullable=False),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("endpoint", ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("kind", String(200), nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("received", Moment, nullable=False),
+    UniqueConstraint("endpoint", "seq", "at"),
+)
+"""What endpoints told unasked. (endpoint, seq, at) recognises a notice that is told twice."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("what", String(200), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("previous", _SHA256, nullable=False),
+    Column("hash", _SHA256, nullable=False),
+)
+"""Each entry holds the hash of the one before: none can be changed or removed unseen."""
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""Numbers that only grow, handed out in blocks: a version once used is never used again, even after a crash."""

@@ -1,0 +1,84 @@
+"""Which endpoints an order is for: names and labels, resolved when it is submitted."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import Connection, select
+
+from stanch.core.errors import Conflict, Invalid, NotFound
+from stanch.server.store.tables import endpoint_labels, endpoints
+
+_CHUNK = 500
+"""Names per query: SQLite bounds the variables of a statement."""
+
+
+def resolve(connection: Connection, names: Sequence[str], labels: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Endpoint ids with their labels.
+
+    Every name must be an id, or the host name of exactly one endpoint; labels select those that carry all of them.
+    Names and labels together: both. Invalid if neither is given, NotFound if nothing is found.
+    """
+    if not names and not labels:
+        raise Invalid("The order names no endpoint", expected="endpoints, labels, or both")
+    found = _by_names(connection, names) | _by_labels(connection, labels)
+    if not found:
+        raise NotFound("No endpoint carries these labels", got=", ".join(labels))
+    return labels_of(connection, sorted(found))
+
+
+def labels_of(connection: Connection, ids: Sequence[str]) -> dict[str, frozenset[str]]:
+    """`key=value` of each of these endpoints."""
+    found: dict[str, set[str]] = {one: set() for one in ids}
+    for chunk in _chunks(ids):
+        query = select(endpoint_labels).where(endpoint_labels.c.endpoint.in_(chunk))
+        for row in connection.execute(query):
+            found[row.endpoint].add(f"{row.key}={row.value}")
+    return {one: frozenset(labels) for one, labels in found.items()}
+
+
+def _by_names(connection: Connection, names: Sequence[str]) -> set[str]:
+    wanted = list(dict.fromkeys(names))
+    matches: dict[str, set[str]] = {name: set() for name in wanted}
+    for chunk in _chunks(wanted):
+        query = select(endpoints.c.id, endpoints.c.hostname).where(
+            endpoints.c.revoked.is_(False), endpoints.c.id.in_(chunk) | endpoints.c.hostname.in_(chunk)
+        )
+        for row in connection.execute(query):
+            for name in {row.id, row.hostname} & matches.keys():
+                matches[name].add(row.id)
+    _refuse_unclear(matches)
+    return {one for ids in matches.values() for one in ids}
+
+
+def _refuse_unclear(matches: Mapping[str, set[str]]) -> None:
+    missing = [name for name, ids in matches.items() if not ids]
+    if missing:
+        raise NotFound(
+            "There is no such endpoint",
+            got=", ".join(missing[:5]),
+            hint="`stanch endpoints --search TEXT` finds endpoints.",
+        )
+    for name, ids in matches.items():
+        if len(ids) > 1 and name not in ids:
+            raise Conflict(
+                f"Several endpoints are called {name}",
+                got=", ".join(sorted(ids)[:5]),
+                hint="Name the one you mean by its id.",
+            )
+
+
+def _by_labels(connection: Connection, labels: Sequence[str]) -> set[str]:
+    found: set[str] | None = None
+    for label in labels:
+        key, _, value = label.partition("=")
+        query = (
+            select(endpoint_labels.c.endpoint)
+            .join(endpoints, endpoints.c.id == endpoint_labels.c.endpoint)
+            .where(endpoint_labels.c.key == key, endpoint_labels.c.value == value, endpoints.c.revoked.is_(False))
+        )
+        carrying = set(connection.execute(query).scalars())
+        found = carrying if found is None else found & carrying
+    return found or set()
+
+
+def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK))

@@ -1,0 +1,178 @@
+"""The fleet: enrolment, identity, what endpoints say, search and labels."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from stanch.core.errors import Conflict, Denied, Invalid, NotFound, TokenSpent
+from stanch.core.frames import EnrolRequest, Heartbeat, Hello, Inventory, Notice
+from stanch.core.policy import Role
+from stanch.core.rest import LabelChange, TokenCreate
+from stanch.server.store import tables
+from tests.fakes.server_parts import principal
+
+
+def issue(csr: str, endpoint: str) -> tuple[str, bytes]:
+    """A certificate that is no more than its name."""
+    if csr == "bad":
+        raise Invalid("The CSR is no good")
+    return f"certificate of {endpoint}", endpoint.encode()
+
+
+def request(token: str, csr: str = "csr", hostname: str = "web") -> EnrolRequest:
+    """What an agent asks."""
+    interfaces = ({"name": "eth0", "mac": "aa:bb", "addresses": ("10.0.0.5",)},)
+    return EnrolRequest(token=token, csr=csr, inventory=Inventory(hostname=hostname, interfaces=interfaces))
+
+
+async def token(parts, **wanted) -> str:
+    """A new enrolment token's secret."""
+    return (await parts.tokens.create(principal(), TokenCreate(**wanted)))[1]
+
+
+async def test_enrolment_gives_labels_and_identity(parts):
+    """An endpoint that enrols gets its token's labels and is recognised by its certificate."""
+    endpoint, certificate = await parts.fleet.enrol(request(await token(parts, labels=("env=prod",))), issue)
+    assert certificate == f"certificate of {endpoint}"
+    view = await parts.fleet.get("web")
+    assert (view.id, view.labels, view.online) == (endpoint, ("env=prod",), False)
+    row = await parts.database.read(lambda c: c.execute(select(tables.endpoints)).one())
+    identity = await parts.fleet.identify(certificate_sha256=row.certificate_sha256, name=endpoint)
+    assert identity.endpoint == endpoint
+    with pytest.raises(Denied, match="no endpoint"):
+        await parts.fleet.identify(certificate_sha256=row.certificate_sha256, name="end_other")
+
+
+async def test_a_token_is_used_once(parts):
+    """The second use of a single-use token is refused and makes no endpoint."""
+    secret = await token(parts)
+    await parts.fleet.enrol(request(secret), issue)
+    with pytest.raises(TokenSpent):
+        await parts.fleet.enrol(request(secret, hostname="db"), issue)
+    assert len(await parts.database.read(lambda c: c.execute(select(tables.endpoints)).all())) == 1
+
+
+async def test_a_bad_csr_does_not_spend_the_token(parts):
+    """An enrolment that fails leaves the token as it was."""
+    secret = await token(parts)
+    with pytest.raises(Invalid):
+        await parts.fleet.enrol(request(secret, csr="bad"), issue)
+    await parts.fleet.enrol(request(secret), issue)
+
+
+async def test_expired_and_withdrawn_tokens(parts):
+    """A token that is too old or withdrawn enrols nobody."""
+    old = await token(parts, valid_for="1h")
+    parts.clock.pass_(timedelta(hours=2))
+    with pytest.raises(TokenSpent):
+        await parts.fleet.enrol(request(old), issue)
+    view, secret = await parts.tokens.create(principal(), TokenCreate())
+    await parts.tokens.revoke(principal(), view.id)
+    with pytest.raises(TokenSpent):
+        await parts.fleet.enrol(request(secret), issue)
+
+
+async def test_token_secrets_are_not_kept(parts):
+    """The secret of a token is nowhere in the database, and the list does not show it."""
+    secret = await token(parts)
+    rows = await parts.database.read(lambda c: c.execute(select(tables.enrolment_tokens)).all())
+    assert secret not in str(rows)
+    assert secret not in str(await parts.tokens.list(principal()))
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.ANALYST, Role.RESPONDER, Role.INCIDENT_LEAD])
+async def test_only_administrators_enrol_label_and_revoke(parts, role):
+    """Other roles make no tokens, set no labels, revoke nothing."""
+    await parts.add_endpoints("web")
+    who = principal(role)
+    with pytest.raises(Denied):
+        await parts.tokens.create(who, TokenCreate())
+    with pytest.raises(Denied):
+        await parts.fleet.label(who, "web", LabelChange(add=("a=b",)))
+    with pytest.raises(Denied):
+        await parts.fleet.revoke(who, "web")
+
+
+async def test_revoked_is_denied_and_not_a_target(parts):
+    """A revoked endpoint is not recognised any more, and no order finds it."""
+    endpoint, _ = await parts.fleet.enrol(request(await token(parts)), issue)
+    row = await parts.database.read(lambda c: c.execute(select(tables.endpoints)).one())
+    assert (await parts.fleet.revoke(principal(), "web")).revoked
+    with pytest.raises(Denied, match="revoked"):
+        await parts.fleet.identify(certificate_sha256=row.certificate_sha256, name=endpoint)
+
+
+async def test_hello_and_heartbeats_are_seen_at_once(parts):
+    """What an endpoint says shows at once, before the flush, and stays after it."""
+    await parts.add_endpoints("web")
+    effect = {
+        "name": "isolation",
+        "task": "t",
+        "since": parts.clock.now,
+        "until": None,
+        "lift_action": "release",
+    }
+    inventory = Inventory(hostname="web2", os="Debian")
+    hello = Hello(nonce="n", agent_version="1", inventory=inventory, actions={"x": 1})
+    await parts.fleet.hello("end_web", hello)
+    view = await parts.fleet.get("end_web")
+    assert (view.hostname, view.online, view.actions, view.effects) == ("web2", True, {"x": 1}, ())
+    parts.clock.pass_(timedelta(seconds=30))
+    parts.fleet.heartbeat("end_web", Heartbeat(effects=(effect,)))
+    parts.fleet.gone("end_web")
+    before = await parts.fleet.get("end_web")
+    await parts.fleet.flush()
+    after = await parts.fleet.get("end_web")
+    assert before == after
+    assert (after.online, after.last_seen, len(after.effects)) == (False, parts.clock.now, 1)
+
+
+async def test_a_notice_told_twice_is_kept_once(parts):
+    """Notices are recognised by their number and time."""
+    await parts.add_endpoints("web")
+    one = Notice(seq=1, kind="effect-lifted", at=5.0)
+    await parts.fleet.notice("end_web", [one, one])
+    await parts.fleet.notice("end_web", [one, Notice(seq=2, kind="effect-lifted", at=5.0)])
+    assert len(await parts.database.read(lambda c: c.execute(select(tables.notices)).all())) == 2
+
+
+async def test_search_by_address_word_and_label(parts):
+    """Search finds by address, by several words, by label, and takes wildcards literally."""
+    await parts.fleet.enrol(request(await token(parts, labels=("env=prod",))), issue)
+    await parts.fleet.enrol(request(await token(parts), hostname="db"), issue)
+
+    async def names(**query) -> list[str]:
+        return [one.hostname for one in (await parts.fleet.search(**query))[0]]
+
+    assert await names(text="10.0.0.5 WEB") == ["web"]
+    assert await names(labels=["env=prod"]) == ["web"]
+    assert await names(text="%") == []
+    assert sorted(await names(text="aa:bb")) == ["db", "web"]
+
+
+async def test_pages_of_endpoints(parts):
+    """Pages neither repeat nor skip."""
+    await parts.add_endpoints(*"abcde")
+    first, after = await parts.fleet.search(limit=3)
+    second, end = await parts.fleet.search(limit=3, after=after)
+    assert [one.hostname for one in first + second] == list("abcde")
+    assert end is None
+
+
+async def test_labels_are_set_replaced_and_removed(parts):
+    """A label has one value; removing goes by key."""
+    await parts.add_endpoints("web", labels=["env=test", "team=a"])
+    view = await parts.fleet.label(principal(), "web", LabelChange(add=("env=prod",), remove=("team",)))
+    assert view.labels == ("env=prod",)
+
+
+async def test_names_that_are_nowhere_or_twice(parts):
+    """An unknown endpoint is not found; an ambiguous host name is not guessed."""
+    await parts.add_endpoints("web", "db")
+    with pytest.raises(NotFound):
+        await parts.fleet.get("nowhere")
+    await parts.database.write(lambda c: c.execute(tables.endpoints.update().values(hostname="same")))
+    with pytest.raises(Conflict):
+        await parts.fleet.get("same")
+    assert (await parts.fleet.get("end_db")).id == "end_db"

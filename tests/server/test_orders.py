@@ -1,0 +1,225 @@
+"""Orders: submit, cancel, undo, and reports by compare-and-set."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from stanch.core.errors import Conflict, Denied, Invalid, NotFound, UnknownAction
+from stanch.core.frames import Report
+from stanch.core.policy import Role
+from stanch.core.rest import OrderCommon
+from stanch.core.task import State
+from stanch.server import audit
+from stanch.server.store import tables
+from tests.fakes.server_parts import principal
+
+RELEASED = {"changed": True, "allowed": ["10.0.0.0/8"], "remaining": "2h"}
+
+
+async def order(parts, action="release", params=None, who=None, **common):
+    """Order an action on `web` unless told otherwise."""
+    common.setdefault("endpoints", ("web",))
+    return await parts.orders.submit(who or principal(), action, params or {}, OrderCommon(**common))
+
+
+async def send(parts, view):
+    """Move its tasks to sent, as the dispatcher does."""
+    endpoints = [one.endpoint for one in view.tasks]
+    await parts.database.write(lambda c: parts.dispatcher._claim(c, endpoints, set()))
+
+
+def report(task, state=State.DONE, seq=1, **fields):
+    """What an endpoint says."""
+    fields.setdefault("result", RELEASED if state is State.DONE else None)
+    return Report(seq=seq, task=task, state=state, at=1.0, **fields)
+
+
+async def test_one_task_per_endpoint(parts):
+    """An order by host name and label makes one queued task for each endpoint, once."""
+    await parts.add_endpoints("web", "db", labels=["env=prod"])
+    view = await order(parts, endpoints=("web", "end_web"), labels=("env=prod",), reason="why", case="C-1")
+    assert sorted(one.hostname for one in view.tasks) == ["db", "web"]
+    assert view.states == {State.QUEUED: 2}
+    assert (view.reason, view.case, view.requested_by) == ("why", "C-1", "ada")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"action": "explode"}, UnknownAction, "no such action"),
+        ({"params": {"x": 1}}, Invalid, "x"),
+        ({"endpoints": ("nowhere",)}, NotFound, "nowhere"),
+        ({"endpoints": ()}, Invalid, "names no endpoint"),
+        ({"endpoints": (), "labels": ("env=none",)}, NotFound, "env=none"),
+        ({"who": principal(Role.VIEWER)}, Denied, "viewer"),
+        ({"who": principal(labels=("env=test",))}, Denied, "env=test"),
+        ({"action": "list_processes", "dry_run": True}, Invalid, "dry run"),
+    ],
+)
+async def test_a_wrong_order_is_refused_and_leaves_nothing(parts, change, error, says):
+    """Each wrong order says what is wrong, and neither order, task nor audit is kept."""
+    await parts.add_endpoints("web")
+    with pytest.raises(error, match=says):
+        await order(parts, **change)
+    for table in (tables.orders, tables.tasks, tables.audit):
+        assert await parts.database.read(lambda c, t=table: c.execute(select(t)).all()) == []
+
+
+async def test_two_endpoints_of_one_name_are_not_guessed(parts):
+    """A host name that two endpoints carry is refused; the id still works."""
+    await parts.add_endpoints("web")
+    await parts.add_endpoints("other")
+    await parts.database.write(
+        lambda c: c.execute(
+            tables.endpoints.update().where(tables.endpoints.c.id == "end_other").values(hostname="web")
+        )
+    )
+    with pytest.raises(Conflict, match="Several"):
+        await order(parts)
+    assert len((await order(parts, endpoints=("end_web",))).tasks) == 1
+
+
+async def test_order_and_audit_are_one_unit(parts):
+    """Every order has its audit entry, and the chain holds."""
+    await parts.add_endpoints("web")
+    view = await order(parts)
+    await parts.orders.cancel(principal(), view.id)
+    assert await parts.database.read(audit.verify) == 2
+
+
+async def test_cancel_before_it_is_sent(parts):
+    """A queued task is cancelled at once."""
+    await parts.add_endpoints("web")
+    view = await parts.orders.cancel(principal(), (await order(parts)).id)
+    assert view.states == {State.CANCELLED: 1}
+
+
+async def test_cancel_after_it_was_sent_waits_for_the_endpoint(parts):
+    """A sent task is only asked to stop: it is final when its endpoint answers."""
+    await parts.add_endpoints("web")
+    view = await order(parts)
+    await send(parts, view)
+    view = await parts.orders.cancel(principal(), view.id)
+    assert view.states == {State.SENT: 1}
+    assert view.tasks[0].cancel_requested
+    await parts.orders.report("end_web", [report(view.tasks[0].id, State.CANCELLED)])
+    assert (await parts.orders.get(view.id)).states == {State.CANCELLED: 1}
+
+
+async def test_cancel_when_all_is_over(parts):
+    """Cancelling a finished order says that there is nothing to cancel."""
+    await parts.add_endpoints("web")
+    view = await order(parts)
+    await parts.orders.cancel(principal(), view.id)
+    with pytest.raises(Conflict, match="final"):
+        await parts.orders.cancel(principal(), view.id)
+
+
+async def test_the_same_report_twice(parts):
+    """A report that comes twice is taken once, also in one batch."""
+    await parts.add_endpoints("web")
+    view = await order(parts)
+    await send(parts, view)
+    one = report(view.tasks[0].id)
+    await parts.orders.report("end_web", [one, one])
+    await parts.orders.report("end_web", [one, report(view.tasks[0].id, State.FAILED)])
+    task = await parts.orders.task(view.tasks[0].id)
+    assert task.state is State.DONE
+    assert task.result == RELEASED
+
+
+async def test_a_report_for_somebody_elses_task(parts):
+    """An endpoint cannot move the task of another, nor one that does not exist."""
+    await parts.add_endpoints("web", "evil")
+    view = await order(parts)
+    await send(parts, view)
+    await parts.orders.report("end_evil", [report(view.tasks[0].id), report("tsk_none")])
+    assert (await parts.orders.get(view.id)).states == {State.SENT: 1}
+
+
+async def test_a_result_of_the_wrong_type_is_a_failure(parts):
+    """A hostile endpoint's result is not stored: the task fails and says why."""
+    await parts.add_endpoints("web")
+    view = await order(parts)
+    await send(parts, view)
+    await parts.orders.report("end_web", [report(view.tasks[0].id, result={"changed": "<script>", "more": 1})])
+    task = await parts.orders.task(view.tasks[0].id)
+    assert task.state is State.FAILED
+    assert task.result is None
+    assert task.error.code == "invalid"
+
+
+async def test_unknown_is_corrected_and_the_audit_keeps_both(parts):
+    """A late report corrects `unknown`, and the audit tells of it."""
+    await parts.add_endpoints("web")
+    view = await order(parts)
+    await send(parts, view)
+    await parts.orders.report("end_web", [report(view.tasks[0].id, State.UNKNOWN)])
+    await parts.orders.report("end_web", [report(view.tasks[0].id, State.DONE, seq=2)])
+    assert (await parts.orders.get(view.id)).states == {State.DONE: 1}
+    whats = await parts.database.read(lambda c: list(c.execute(select(tables.audit.c.what)).scalars()))
+    assert whats == ["order", "correct"]
+
+
+async def test_undo_orders_the_way_back(parts):
+    """Undo of a done release is an isolation like the lifted one, as a new order that names the old."""
+    await parts.add_endpoints("web")
+    view = await order(parts, case="C-1")
+    await send(parts, view)
+    await parts.orders.report("end_web", [report(view.tasks[0].id)])
+    back = await parts.orders.undo(principal(), view.id)
+    assert (back.action, back.params) == ("isolate", {"allow": ["10.0.0.0/8"], "duration": "2h"})
+    assert back.case == "C-1"
+    undoes = select(tables.orders.c.undoes).where(tables.orders.c.id == back.id)
+    assert await parts.database.read(lambda c: c.execute(undoes).scalar()) == view.id
+
+
+async def test_undo_of_what_is_not_done(parts):
+    """An order that is not done cannot be undone."""
+    await parts.add_endpoints("web")
+    with pytest.raises(Conflict, match="nothing to undo"):
+        await parts.orders.undo(principal(), (await order(parts)).id)
+
+
+async def test_expired_before_it_was_sent(parts):
+    """The sweep expires what was not sent in time, and nothing else."""
+    await parts.add_endpoints("web", "db")
+    old = await order(parts, valid_for="1h")
+    sent = await order(parts, endpoints=("db",), valid_for="1h")
+    await send(parts, sent)
+    fresh = await order(parts, valid_for="3h")
+    parts.clock.pass_(timedelta(hours=2))
+    await parts.dispatcher.sweep_once()
+    states = [(await parts.orders.get(one.id)).states for one in (old, sent, fresh)]
+    assert states == [{State.EXPIRED: 1}, {State.SENT: 1}, {State.QUEUED: 1}]
+
+
+async def test_pages_are_newest_first(parts):
+    """Pages of orders neither repeat nor skip."""
+    await parts.add_endpoints("web")
+    made = []
+    for _ in range(5):
+        parts.clock.pass_(timedelta(seconds=1))
+        made.append((await order(parts)).id)
+    first, after = await parts.orders.list(limit=3)
+    second, end = await parts.orders.list(limit=3, after=after)
+    assert [one.id for one in first + second] == made[::-1]
+    assert end is None
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([State.RUNNING, State.DONE, State.FAILED, State.REFUSED, State.UNKNOWN]), max_size=6))
+async def test_any_sequence_of_reports_ends_truthfully(parts, states):
+    """Whatever an endpoint says and in whatever order, its first final word stays, unless that was `unknown`."""
+    if not await parts.database.read(lambda c: c.execute(select(tables.endpoints)).all()):
+        await parts.add_endpoints("web")
+    view = await order(parts)
+    await send(parts, view)
+    for seq, state in enumerate(states, 1):
+        await parts.orders.report("end_web", [report(view.tasks[0].id, state, seq=seq)])
+    final = [one for one in states if one.final and one is not State.UNKNOWN]
+    weak = State.UNKNOWN if State.UNKNOWN in states else State.RUNNING if State.RUNNING in states else State.SENT
+    assert (await parts.orders.task(view.tasks[0].id)).state is (final[0] if final else weak)
