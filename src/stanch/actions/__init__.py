@@ -39,7 +39,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except DeclarationError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DeclarationError(f"{name} does not import: {type(error).__name__}: {error}") from error
 
 
@@ -54,6 +54,6 @@ def _module_of(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except DeclarationError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DeclarationError(f"{path} does not import: {type(error).__name__}: {error}") from error
     return module

@@ -41,7 +41,7 @@ class Isolated(Result):
     until: Instant | None
     """When the isolation lifts itself; null for never."""
 
-    sockets_destroyed: Annotated[int, Field(ge=0)]
+    sockets_destroyed: Annotated[int, Field(ge=0, le=2**31)]
     """Connections that were cut, idle ones included."""
 
     not_covered: Annotated[tuple[Text, ...], Field(max_length=100)] = ()

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from stanch.core.action import AfterCrash, Params, Result, Risk, action
 from stanch.core.host import Host, Process
-from stanch.core.types import Text, minutes
+from stanch.core.types import MAX_PID, Text, minutes
 
 MAX_ROWS = 100_000
 
@@ -21,7 +21,7 @@ class ListProcesses(Params):
 class ProcessTable(Result):
     """The processes, parents before children."""
 
-    total: Annotated[int, Field(ge=0)]
+    total: Annotated[int, Field(ge=0, le=MAX_PID)]
     """How many processes the endpoint has."""
 
     processes: Annotated[tuple[Process, ...], Field(max_length=MAX_ROWS)]

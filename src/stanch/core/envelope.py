@@ -23,6 +23,15 @@ ALGORITHM = "Ed25519"
 MAX_ENVELOPE_BYTES = 1_048_576
 
 
+class _Registry(jws.JWSRegistry):
+    """Our one algorithm, with our own bounds instead of the library's smaller ones."""
+
+    max_payload_length = MAX_ENVELOPE_BYTES
+
+
+_REGISTRY = _Registry(algorithms=[ALGORITHM])
+
+
 class Kind(StrEnum):
     """What an envelope is about."""
 
@@ -114,6 +123,10 @@ VERSIONED = frozenset({Kind.POLICY, Kind.CONTENT, Kind.KEYS, Kind.ADDRESSES})
 """Kinds of which only a newer version is accepted. Orders and cancels are recognised by their ids instead."""
 
 
+Seconds = Annotated[int, Field(ge=0, le=2**37)]
+"""Since 1970, until the year 6325: what can be computed with."""
+
+
 class Envelope(LooseModel):
     """A signed message to one endpoint."""
 
@@ -121,11 +134,11 @@ class Envelope(LooseModel):
     """The only endpoint that may accept it."""
     id: Id
     """Of this envelope: a replay has a known one."""
-    iat: Annotated[int, Field(ge=0, le=2**40)]
+    iat: Seconds
     """When it was signed, seconds since 1970."""
-    exp: Annotated[int, Field(ge=0, le=2**40)] | None = None
+    exp: Seconds | None = None
     """When its validity ends."""
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
     """Grows per kind, for the kinds that replace each other."""
     body: Body
     """What it says."""
@@ -142,9 +155,12 @@ class Envelope(LooseModel):
 
 
 def sign(envelope: Envelope, key: OKPKey) -> str:
-    """A compact JWS of the envelope; the header names the key by its `kid`."""
+    """A compact JWS of the envelope; the header names the key by its `kid`. TooLarge if no endpoint would take it."""
     header = {"alg": ALGORITHM, "kid": str(key.kid)}
-    return jws.serialize_compact(header, envelope.model_dump_json(exclude_none=True).encode(), key, [ALGORITHM])
+    payload = envelope.model_dump_json(exclude_none=True).encode()
+    token = jws.serialize_compact(header, payload, key, [ALGORITHM], registry=_REGISTRY)
+    _check_size(token)
+    return token
 
 
 def verify(
@@ -167,8 +183,7 @@ def verify(
     The caller MUST still refuse an order whose task it has seen: that needs its journal.
     """
     # (1) Bounded, before anything is decoded.
-    if len(token) > MAX_ENVELOPE_BYTES:
-        raise TooLarge("The envelope is too large", got=len(token), expected=f"at most {MAX_ENVELOPE_BYTES} bytes")
+    _check_size(token)
     # (2) One algorithm, a key that we trust, a signature that holds.
     payload = _checked_payload(token, keys)
     # (3) Of the form that we know.
@@ -183,9 +198,14 @@ def verify(
     return envelope
 
 
+def _check_size(token: str) -> None:
+    if len(token) > MAX_ENVELOPE_BYTES:
+        raise TooLarge("The envelope is too large", got=len(token), expected=f"at most {MAX_ENVELOPE_BYTES} bytes")
+
+
 def _checked_payload(token: str, keys: Mapping[str, OKPKey]) -> bytes:
     try:
-        unverified = jws.extract_compact(token.encode("ascii"))
+        unverified = jws.extract_compact(token.encode("ascii"), registry=_REGISTRY)
         header = unverified.headers()
         key = keys.get(str(header.get("kid")))
         if header.get("alg") != ALGORITHM or key is None:
@@ -194,7 +214,7 @@ def _checked_payload(token: str, keys: Mapping[str, OKPKey]) -> bytes:
                 got=f"alg {header.get('alg')}, kid {header.get('kid')}",
                 expected=f"alg {ALGORITHM}, kid one of {', '.join(keys)}",
             )
-        return jws.deserialize_compact(token, key, [ALGORITHM]).payload
+        return jws.deserialize_compact(token, key, [ALGORITHM], registry=_REGISTRY).payload
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise BadSignature("The signature of the envelope does not hold", got=type(error).__name__) from None
 

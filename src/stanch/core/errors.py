@@ -31,29 +31,32 @@ StanchError
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field
 
 from stanch.core.model import LooseModel
 
 MAX_TEXT = 4000
+_Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 class ErrorBody(LooseModel):
     """An error as it crosses a boundary: REST, the link, `--json`."""
 
-    code: str
+    code: Annotated[str, Field(max_length=100)]
     """Stable code, for programs."""
 
-    message: str
+    message: _Text
     """One sentence, for people."""
 
-    got: str | None = None
+    got: _Text | None = None
     """What was found."""
 
-    expected: str | None = None
+    expected: _Text | None = None
     """What would have been right."""
 
-    hint: str | None = None
+    hint: _Text | None = None
     """What to do next."""
 
 
@@ -71,7 +74,7 @@ class StanchError(Exception):
         self.message = message[:MAX_TEXT]
         self.got = None if got is None else str(got)[:MAX_TEXT]
         self.expected = None if expected is None else str(expected)[:MAX_TEXT]
-        self.hint = hint or self.default_hint
+        self.hint = (hint or self.default_hint or "")[:MAX_TEXT] or None
 
     def __str__(self) -> str:
         """Everything a person needs, in one line."""

@@ -24,6 +24,12 @@ PART_BYTES = 8 * 1_048_576
 MAX_PARTS = 1_048_576
 
 
+Sequence = Annotated[int, Field(ge=1, le=2**63 - 1)]
+"""Number in the agent's spool, from 1."""
+
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
 class Interface(LooseModel):
     """A network device of the endpoint."""
 
@@ -94,7 +100,7 @@ class Report(LooseModel):
     """Agent: what became of a task. Kept until acknowledged."""
 
     type: Literal["report"] = "report"
-    seq: Annotated[int, Field(ge=1)]
+    seq: Sequence
     """Number in the agent's spool."""
     task: Id
     """Which task."""
@@ -104,7 +110,7 @@ class Report(LooseModel):
     """The action's result, or the plan of a dry run."""
     error: ErrorBody | None = None
     """Why not."""
-    at: Annotated[float, Field(ge=0)]
+    at: Annotated[float, Field(ge=0, le=2**37)]
     """Agent's time, seconds since 1970."""
 
 
@@ -112,13 +118,13 @@ class Notice(LooseModel):
     """Agent: something happened that no task asked for. Kept until acknowledged."""
 
     type: Literal["notice"] = "notice"
-    seq: Annotated[int, Field(ge=1)]
+    seq: Sequence
     """Number in the agent's spool."""
     kind: Name
     """What: effect-lifted, clock-changed, policy-changed, envelope-refused, ..."""
     detail: Mapping[str, Any] = {}
     """More about it."""
-    at: Annotated[float, Field(ge=0)]
+    at: Annotated[float, Field(ge=0, le=2**37)]
     """Agent's time, seconds since 1970."""
 
 
@@ -128,9 +134,9 @@ class ProgressFrame(LooseModel):
     type: Literal["progress"] = "progress"
     task: Id
     """Which task."""
-    done: Annotated[int, Field(ge=0)]
+    done: Count
     """Of total."""
-    total: Annotated[int, Field(ge=0)] | None = None
+    total: Count | None = None
     """Null when nobody knows."""
     unit: Annotated[str, Field(max_length=40)] = ""
     """bytes, files, ..."""
@@ -170,7 +176,7 @@ class Ack(LooseModel):
     """Server: everything of the spool up to this number is committed."""
 
     type: Literal["ack"] = "ack"
-    seqs: Annotated[tuple[int, ...], Field(max_length=10_000)]
+    seqs: Annotated[tuple[Sequence, ...], Field(max_length=10_000)]
     """Numbers that are committed."""
 
 

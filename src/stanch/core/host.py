@@ -8,14 +8,14 @@ seam at which Stanch is faked.
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
 from stanch.core.model import Model
-from stanch.core.types import Address, AnyNetwork, EndpointPath, EvidenceRef, Pid, Port, Text
+from stanch.core.types import Address, AnyNetwork, EndpointPath, EvidenceRef, Instant, Pid, Port, Text
 
 # --- network ---------------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class FileInfo(Model):
     user: Text
     """Owner."""
 
-    modified: datetime
+    modified: Instant
     """Last change of content."""
 
     inode: Annotated[int, Field(ge=0, le=2**64 - 1)]
@@ -292,10 +292,10 @@ class Effect(Model):
     task: Annotated[str, Field(max_length=64)]
     """The task that put it in force."""
 
-    since: datetime
+    since: Instant
     """When, by the agent's clock."""
 
-    until: datetime | None
+    until: Instant | None
     """When it lifts itself, by the agent's clock; null for never."""
 
     lift_action: Annotated[str, Field(max_length=64)]

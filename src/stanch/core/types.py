@@ -74,7 +74,7 @@ def _read_duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return timedelta(seconds=min(float(value), 1e9))
+        return timedelta(seconds=max(-1.0, min(value, 1e9)))
     text = str(value).strip().lower()
     found = _DURATION.fullmatch(text) if text and len(text) < 40 else None  # noqa: PLR2004 - far above 9999h
     if found is None or not any(found.groups()):
@@ -153,9 +153,20 @@ Network = Annotated[
     TypeInfo("network", "10.0.0.0/8", "An IPv4 or IPv6 address or network in CIDR form."),
 ]
 
+
+def parse_address(value: object) -> AnyAddress:
+    """An IPv4 or IPv6 address without a zone, IPv4-mapped IPv6 as IPv4; ValueError if it is none."""
+    address = value if isinstance(value, IPv4Address | IPv6Address) else ip_address(str(value))
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            raise ValueError("expected an address without a zone id")
+        return address.ipv4_mapped or address
+    return address
+
+
 Address = Annotated[
     AnyAddress,
-    BeforeValidator(lambda value: value if isinstance(value, IPv4Address | IPv6Address) else ip_address(str(value))),
+    BeforeValidator(parse_address),
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "format": "ip-address", "maxLength": 45}),
     TypeInfo("address", "10.0.0.5", "An IPv4 or IPv6 address."),

@@ -1,0 +1,131 @@
+"""From an order by REST to its committed result on one real agent, against the floor of what it cannot do without.
+
+The floor, measured in the same run: one echo over the same kind of mutual TLS, two commits that reach the disk, one
+signature and one verification.
+"""
+
+import argparse
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from joserfc.jwk import OKPKey
+
+from benchmarks import dispatch, footprint, harness, stand
+from stanch.client.http import Http
+from stanch.core.envelope import CancelBody, Envelope, sign, verify
+from stanch.core.rest import OrderCommon, TaskEvent
+from stanch.core.task import State
+
+
+def timed(do: Callable[[], object], times: int) -> float:
+    """Median seconds."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        do()
+        taken.append(time.perf_counter() - started)
+    return harness.median(taken)
+
+
+def floor(at: Path, times: int) -> dict[str, float]:
+    """What even the barest system of this kind needs, in seconds."""
+    db = sqlite3.connect(at / "floor.db", isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("CREATE TABLE t (x TEXT)")
+    commit = timed(lambda: db.execute("INSERT INTO t VALUES ('x')"), times)
+    db.close()
+    key = OKPKey.generate_key("Ed25519", {"kid": "k"})
+    envelope = Envelope(endpoint="e", id="i", iat=1, body=CancelBody(task="t"))
+    token = sign(envelope, key)
+    signing = timed(lambda: sign(envelope, key), times)
+    verifying = timed(lambda: verify(token, keys={"k": key}, endpoint="e", now=None, versions={}), times)
+    with dispatch.floor(at, 1, 800) as echoing:
+
+        def once() -> float:
+            stand.tell(echoing, bytes=900)
+            return stand.number(stand.hear(echoing), "seconds")
+
+        echo = harness.median([once() for _ in range(times)])
+    return {"echo": echo, "commit": commit, "sign": signing, "verify": verifying}
+
+
+class Listener:
+    """Hears of every finished task, on a connection of its own."""
+
+    def __init__(self, server: stand.Server, token: str) -> None:
+        self.done: queue.Queue[tuple[str, float]] = queue.Queue()
+        self._server, self._token = server, token
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with (
+            Http(self._server.api, ca=self._server.ca, token=self._token) as http,
+            http.events("events", query={}) as lines,
+        ):
+            for line in lines:
+                if line.startswith("data:"):
+                    event = TaskEvent.model_validate_json(line[5:])
+                    if event.state is State.DONE:
+                        self.done.put((event.order, time.perf_counter()))
+
+    def wait(self, order: str) -> float:
+        """When the order's task was done."""
+        while True:
+            found, at = self.done.get(timeout=30)
+            if found == order:
+                return at
+
+
+def orders(server: stand.Server, listener: Listener, times: int) -> list[float]:
+    """Seconds from each order to the news of its committed result."""
+    endpoint = next(iter(server.client.endpoints())).id
+    taken = []
+    for number in range(times):
+        started = time.perf_counter()
+        order = server.client.submit("list_processes", OrderCommon(endpoints=(endpoint,)), {})
+        taken.append(listener.wait(order.id) - started)
+        if number % 100 == 99:
+            harness.progress(f"{number + 1} orders, median {1000 * harness.median(taken):.2f} ms")
+    return taken
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--orders", type=int, default=500)
+    chosen = parser.parse_args()
+    with ExitStack() as stack:
+        at = stack.enter_context(stand.folder())
+        server = stack.enter_context(stand.server(at))
+        stack.enter_context(stand.agent(server, at))
+        footprint.wait_online(server)
+        listener = Listener(server, server.token_of_session)
+        orders(server, listener, 20)
+        before = floor(at, 300)
+        taken = orders(server, listener, chosen.orders)
+        after = floor(at / "server", 300)
+    parts = {name: (before[name] + after[name]) / 2 for name in before}
+    least = parts["echo"] + 2 * parts["commit"] + parts["sign"] + parts["verify"]
+    median, p99 = harness.median(taken), harness.percentile(taken, 99)
+    figures = {
+        "roundtrip_median_ms": 1000 * median,
+        "roundtrip_p95_ms": 1000 * harness.percentile(taken, 95),
+        "roundtrip_p99_ms": 1000 * p99,
+        "floor_ms": 1000 * least,
+        **{f"floor_{name}_ms": 1000 * value for name, value in parts.items()},
+    }
+    bars = [
+        harness.Bar(what="median, against the floor", value=median / least, bar=5.0),
+        harness.Bar(what="99th percentile, against the floor", value=p99 / least, bar=20.0),
+    ]
+    harness.report("roundtrip", figures, bars)
+
+
+if __name__ == "__main__":
+    main()
