@@ -7,7 +7,6 @@ that a broken file refuses to start instead of failing at three in the morning.
 """
 
 import inspect
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -203,14 +202,14 @@ class Action(Generic[P, R]):
     def parse(self, raw: Mapping[str, Any]) -> P:
         """Checked parameters from foreign data; Invalid names each wrong field, what it got and what it expected."""
         try:
-            return self.params.model_validate_json(_to_json(raw))
+            return self.params.model_validate(_json_object(raw))
         except ValidationError as error:
             raise invalid_fields(f"The parameters of {self.name} are wrong", error) from None
 
     def parse_result(self, raw: Mapping[str, Any]) -> R:
         """A checked result; Invalid if the endpoint sent something else."""
         try:
-            return self.result.model_validate_json(_to_json(raw))
+            return self.result.model_validate(_json_object(raw))
         except ValidationError as error:
             raise invalid_fields(f"The result of {self.name} is not of its type", error) from None
 
@@ -225,11 +224,10 @@ class Action(Generic[P, R]):
 AnyAction = Action[Any, Any]
 
 
-def _to_json(raw: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(dict(raw), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise Invalid("Not a JSON object", got=error) from None
+def _json_object(raw: object) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise Invalid("Not a JSON object", got=type(raw).__name__)
+    return raw
 
 
 def invalid_fields(message: str, error: ValidationError) -> Invalid:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from joserfc import jws
 from joserfc.errors import JoseError
-from joserfc.jwk import OKPKey
+from joserfc.jwk import GuestProtocol, OKPKey
 from pydantic import Field, ValidationError
 
 from stanch.core.errors import BadSignature, Expired, Invalid, Outdated, Replayed, TooLarge, WrongEndpoint
@@ -204,8 +204,7 @@ def _check_size(token: str) -> None:
 
 
 def _checked_payload(token: str, keys: Mapping[str, OKPKey]) -> bytes:
-    try:
-        unverified = jws.extract_compact(token.encode("ascii"), registry=_REGISTRY)
+    def trusted(unverified: GuestProtocol) -> OKPKey:
         header = unverified.headers()
         key = keys.get(str(header.get("kid")))
         if header.get("alg") != ALGORITHM or key is None:
@@ -214,7 +213,10 @@ def _checked_payload(token: str, keys: Mapping[str, OKPKey]) -> bytes:
                 got=f"alg {header.get('alg')}, kid {header.get('kid')}",
                 expected=f"alg {ALGORITHM}, kid one of {', '.join(keys)}",
             )
-        return jws.deserialize_compact(token, key, [ALGORITHM], registry=_REGISTRY).payload
+        return key
+
+    try:
+        return jws.deserialize_compact(token.encode("ascii"), trusted, [ALGORITHM], registry=_REGISTRY).payload
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise BadSignature("The signature of the envelope does not hold", got=type(error).__name__) from None
 

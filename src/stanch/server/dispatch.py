@@ -131,7 +131,7 @@ class Dispatcher:
             return
         envelope = self._signer.sign(delivery.endpoint, delivery.body, version=None, valid_until=delivery.valid_until)
         try:
-            await link.send(Deliver.model_construct(envelope=envelope))
+            await link.send(Deliver(envelope=envelope))
         except (ConnectionError, RuntimeError) as error:
             # Not lost: the task is `sent`, and is delivered again when the endpoint comes back.
             log.info("link went away during a delivery", endpoint=delivery.endpoint, error=str(error))
@@ -171,7 +171,7 @@ class Dispatcher:
                 TaskEvent(type="task", task=row.id, order=row.order_id, endpoint=row.endpoint, state=State.SENT)
             )
         action = self._registry.get(row.action)
-        body = OrderBody.model_construct(
+        body = OrderBody(
             task=row.id,
             order=row.order_id,
             action=row.action,

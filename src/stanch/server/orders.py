@@ -6,15 +6,17 @@ task that is already final changes nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from pydantic import ValidationError
+from sqlalchemy import Connection, bindparam, insert, select, update
 
-from stanch.core.action import Action, AnyAction, Params, Plan, Registry
-from stanch.core.errors import Conflict, Invalid
+from stanch.core.action import Action, AnyAction, Params, Plan, Registry, invalid_fields
+from stanch.core.errors import Conflict, ErrorBody, Invalid
 from stanch.core.frames import Report
+from stanch.core.model import Model
 from stanch.core.policy import Principal, may
 from stanch.core.rest import OrderCommon, OrderView, TaskEvent, TaskView
 from stanch.core.task import ANSWER_OF, Event, State, sources
@@ -50,6 +52,21 @@ class _Moved:
 
     def event(self) -> TaskEvent:
         return TaskEvent(type="task", task=self.task, order=self.order, endpoint=self.endpoint, state=self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A change that a report asks for."""
+
+    event: Event
+    before: State
+    moved: _Moved
+    row: Mapping[str, Any]
+
+    def correction(self, at: datetime) -> audit.Entry:
+        """For the audit, which keeps what was believed before."""
+        detail = {"from": self.before, "to": self.moved.state}
+        return audit.Entry(at=at, who=self.moved.endpoint, what="correct", subject=self.moved.task, detail=detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,47 +191,67 @@ class Orders:
 
     def _take(self, connection: Connection, reports: Sequence[tuple[str, Report]]) -> Sequence[_Moved]:
         known = _known(connection, [report.task for _, report in reports])
-        moved = (self._move(connection, endpoint, report, known) for endpoint, report in reports)
-        return [one for one in moved if one is not None]
+        moves = [move for endpoint, report in reports if (move := self._move(endpoint, report, known))]
+        by_event: dict[Event, list[_Move]] = {}
+        for one in moves:
+            by_event.setdefault(one.event, []).append(one)
+        moved = [done for event, ones in by_event.items() for done in _apply(connection, event, ones)]
+        for one in moved:
+            if one.before is State.UNKNOWN:
+                audit.append(connection, one.correction(self._now()))
+        return [one.moved for one in moved]
 
-    def _move(
-        self, connection: Connection, endpoint: str, report: Report, known: Mapping[str, _Known]
-    ) -> _Moved | None:
+    def _move(self, endpoint: str, report: Report, known: dict[str, _Known]) -> _Move | None:
+        """What a report changes; None if nothing: unknown, somebody else's, told before, or too late."""
         event = ANSWER_OF.get(report.state)
         task = known.get(report.task)
         if event is None or task is None or task.endpoint != endpoint or task.state not in sources(event):
             return None
-        values = self._checked(report, self._registry.get(task.action), dry_run=task.dry_run)
-        done = connection.execute(
-            update(tasks)
-            .where(tasks.c.id == report.task, tasks.c.state.in_(sources(event)))
-            .values(**values, changed=self._now())
-        )
-        if not done.rowcount:
-            return None
-        if task.state is State.UNKNOWN:
-            detail = {"from": State.UNKNOWN, "to": report.state}
-            entry = audit.Entry(at=self._now(), who=endpoint, what="correct", subject=report.task, detail=detail)
-            audit.append(connection, entry)
-        return _Moved(report.task, task.order, endpoint, State(values["state"]))
-
-    @staticmethod
-    def _checked(report: Report, action: AnyAction | None, *, dry_run: bool) -> dict[str, Any]:
-        """The columns that a report sets. What an endpoint says is hostile until it fits the action's own types."""
-        error = None if report.error is None else report.error.model_dump(exclude_none=True)
-        if report.state is not State.DONE or action is None:
-            return {"state": report.state, "result": None, "error": error}
-        try:
-            result = Plan.model_validate(report.result or {}) if dry_run else action.parse_result(report.result or {})
-        except (Invalid, ValueError) as wrong:
-            told = wrong if isinstance(wrong, Invalid) else Invalid("The plan is not of its type", got=wrong)
-            return {"state": State.FAILED, "result": None, "error": told.body().model_dump(exclude_none=True)}
-        return {"state": State.DONE, "result": result.model_dump(mode="json"), "error": None}
+        state, result, error = _checked(report, self._registry.get(task.action), dry_run=task.dry_run)
+        known[report.task] = replace(task, state=state)
+        row = {"b_task": report.task, "state": state, "result": result, "error": error, "changed": self._now()}
+        return _Move(event, task.state, _Moved(report.task, task.order, endpoint, state), row)
 
     def _publish(self, moved: Sequence[_Moved]) -> None:
         if self._bus.listened_to:
             for one in moved:
                 self._bus.publish(one.event())
+
+
+def _checked(
+    report: Report, action: AnyAction | None, *, dry_run: bool
+) -> tuple[State, Model | None, ErrorBody | None]:
+    """State, result and error to keep. What an endpoint says is hostile until it fits the action's own types."""
+    if report.state is not State.DONE or action is None:
+        return report.state, None, report.error
+    try:
+        if dry_run:
+            return State.DONE, Plan.model_validate(report.result or {}), None
+        return State.DONE, action.parse_result(report.result or {}), None
+    except ValidationError as error:
+        return State.FAILED, None, invalid_fields("The plan is not of its type", error).body()
+    except Invalid as error:
+        return State.FAILED, None, error.body()
+
+
+_MOVE = {
+    event: update(tasks)
+    .where(tasks.c.id == bindparam("b_task"), tasks.c.state.in_(sources(event)))
+    .values({name: bindparam(name) for name in ("state", "result", "error", "changed")})
+    for event in Event
+}
+"""One compare-and-set per event, compiled once."""
+
+
+def _apply(connection: Connection, event: Event, moves: Sequence[_Move]) -> Sequence[_Move]:
+    """Those of the moves that still were possible."""
+    together = connection.execute(_MOVE[event], [dict(one.row) for one in moves])
+    if together.rowcount == len(moves):
+        return moves
+    # Somebody else moved one of them meanwhile, which only another replica can: whose row is ours now says its time.
+    query = select(tasks.c.id, tasks.c.state, tasks.c.changed).where(tasks.c.id.in_([one.moved.task for one in moves]))
+    now = {row.id: (row.state, row.changed) for row in connection.execute(query)}
+    return [one for one in moves if now.get(one.moved.task) == (one.moved.state, one.row["changed"])]
 
 
 def _refuse_dry_run(draft: _Draft) -> None:

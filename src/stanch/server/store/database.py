@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
@@ -64,7 +65,14 @@ class Database:
 
 def open_engine(url: str, *, pool_size: int) -> Engine:
     """An engine; for SQLite with write-ahead log, full fsync and explicit transactions."""
-    engine = create_engine(url, poolclass=QueuePool, pool_size=pool_size, max_overflow=0)
+    engine = create_engine(
+        url,
+        poolclass=QueuePool,
+        pool_size=pool_size,
+        max_overflow=0,
+        json_serializer=lambda value: to_json(value).decode(),
+        json_deserializer=from_json,
+    )
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
