@@ -2,14 +2,26 @@
 
 import asyncio
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Annotated
 
 from pydantic import Field
 
 from stanch.core.action import AfterCrash, Check, Concurrency, Pair, Params, Plan, Result, Risk, Step, Undo, action
 from stanch.core.errors import NotVerified, Unconfirmed
-from stanch.core.host import Effect, Host, IsolationRules, IsolationState
-from stanch.core.types import Duration, Instant, Network, Text, hours, minutes, seconds, show_duration
+from stanch.core.host import Effect, Host, IsolationRules, IsolationState, KernelIsolation
+from stanch.core.types import (
+    SHORTEST,
+    AnyNetwork,
+    Duration,
+    Instant,
+    Network,
+    Text,
+    hours,
+    minutes,
+    seconds,
+    show_duration,
+)
 
 EFFECT = "isolation"
 CONFIRM_WITHIN = seconds(60)
@@ -72,6 +84,20 @@ def _rules(host: Host, params: Isolate) -> IsolationRules:
     return IsolationRules(servers=host.server.peers(), allow=params.allow)
 
 
+def _in_force(now: KernelIsolation, rules: IsolationRules) -> bool:
+    """Does the kernel enforce these rules, all of them? Its sets have no order, and networks that meet are one."""
+    if now.state is not IsolationState.ISOLATED or now.rules is None:
+        return False
+    same_servers = set(now.rules.servers) == set(rules.servers)
+    return same_servers and _collapsed(now.rules.allow) == _collapsed(rules.allow)
+
+
+def _collapsed(networks: tuple[AnyNetwork, ...]) -> set[AnyNetwork]:
+    four = collapse_addresses(one for one in networks if isinstance(one, IPv4Network))
+    six = collapse_addresses(one for one in networks if isinstance(one, IPv6Network))
+    return {*four, *six}
+
+
 async def _plan_isolate(host: Host, params: Isolate) -> Plan:
     """What would be cut."""
     rules, now = _rules(host, params), await host.firewall.isolation()
@@ -83,15 +109,15 @@ async def _plan_isolate(host: Host, params: Isolate) -> Plan:
         *(Step(what="Keep open", target=str(network)) for network in rules.allow),
         *(Step(what="Destroy connection", target=f"{one.protocol} {one.local} -> {one.remote}") for one in cut),
     ]
-    return Plan(changes=now.rules != rules, steps=tuple(steps[:10_000]), warnings=now.not_covered)
+    return Plan(changes=not _in_force(now, rules), steps=tuple(steps[:10_000]), warnings=now.not_covered)
 
 
 async def _verify_isolate(host: Host, params: Isolate, result: Isolated | None) -> Check:
-    """Are the tables armed, and is no forbidden connection left? After a crash: was it confirmed, too?"""
+    """Are the tables armed, and is no forbidden connection left? After a crash: with the deadline asked for, too?"""
     rules, now = _rules(host, params), await host.firewall.isolation()
     left = await host.firewall.forbidden_sockets(rules)
-    if result is None and (host.effects.current(EFFECT) is None or _unconfirmed(host)):
-        return Check.of(False, "the isolation was begun but never confirmed")
+    if result is None and not (host.journal.recorded() or {}).get("armed"):
+        return Check.of(False, "the isolation was begun but not finished")
     seen = now.state is IsolationState.ISOLATED and not left
     return Check.of(seen, f"kernel says {now.state}, {len(left)} forbidden connections are left")
 
@@ -122,19 +148,25 @@ async def isolate(host: Host, params: Isolate) -> Isolated:
     within 60 seconds, everything is rolled back. The deadline is kept by the kernel itself.
     """
     rules, before = _rules(host, params), await host.firewall.isolation()
-    held = host.effects.current(EFFECT)
-    fresh = before.state is IsolationState.RELEASED or held is None or _unconfirmed(host)
-    changed = fresh or before.rules != rules or before.state is IsolationState.PARTIAL
+    released = before.state is IsolationState.RELEASED
+    fresh = released or host.effects.current(EFFECT) is None or _unconfirmed(host)
     earlier = host.journal.recorded() or {}
-    await host.journal.record({"changed": changed or earlier.get("changed", False)})
-    if fresh:
-        await _isolate_confirmed(host, params, rules)
-    effect = await _hold(host, params, confirmed=True, lasts=params.duration)
-    await host.firewall.isolate(rules, lift_after=params.duration)
-    destroyed = await _cut(host, rules)
+    changed = fresh or not _in_force(before, rules) or bool(earlier.get("changed"))
+    await host.journal.record({"changed": changed})
+    try:
+        destroyed = await _ask_under(host, params, rules) if fresh else 0
+        effect = await _hold(host, params, confirmed=True, lasts=params.duration)
+        await host.firewall.isolate(rules, lift_after=params.duration)
+        await host.journal.record({"changed": changed, "armed": True})
+    except BaseException:
+        if fresh:
+            await asyncio.shield(_roll_back(host))
+        raise
+    # From here on it stays: a program that opens sockets faster than we look must not be able to end the isolation.
+    destroyed += await _cut(host, rules)
     after = await host.firewall.isolation()
     return Isolated(
-        changed=changed or bool(earlier.get("changed")),
+        changed=changed,
         since=effect.since,
         until=effect.until,
         sockets_destroyed=destroyed,
@@ -142,25 +174,20 @@ async def isolate(host: Host, params: Isolate) -> Isolated:
     )
 
 
-async def _isolate_confirmed(host: Host, params: Isolate, rules: IsolationRules) -> None:
-    """Isolate for a minute, ask the server under the new rules, and roll back unless it answers."""
+async def _ask_under(host: Host, params: Isolate, rules: IsolationRules) -> int:
+    """Isolate for a minute and ask the server under the new rules; how many connections were cut, or Unconfirmed."""
     lasts = CONFIRM_WITHIN + SLACK
     await _hold(host, params, confirmed=False, lasts=lasts)
-    try:
-        await host.firewall.isolate(rules, lift_after=lasts)
-        await _cut(host, rules)
-        host.progress(0, None, "", "isolated; asking the server for a confirmation")
-        confirmed = await host.server.confirm(within=CONFIRM_WITHIN)
-    except BaseException:
-        await asyncio.shield(_roll_back(host))
-        raise
-    if not confirmed:
-        await _roll_back(host)
+    await host.firewall.isolate(rules, lift_after=lasts)
+    destroyed = await host.firewall.destroy_sockets(rules)
+    host.progress(0, None, "", "isolated; asking the server for a confirmation")
+    if not await host.server.confirm(within=CONFIRM_WITHIN):
         raise Unconfirmed(
             "The server could not be reached under the isolation, so it was rolled back",
             got=f"no answer within {show_duration(CONFIRM_WITHIN)}",
             hint="Allow the proxy or network on the way to the server with --allow, then order it again.",
         )
+    return destroyed
 
 
 async def _hold(host: Host, params: Isolate, *, confirmed: bool, lasts: timedelta | None) -> Effect:
@@ -178,7 +205,8 @@ async def _cut(host: Host, rules: IsolationRules) -> int:
             return destroyed
     left = await host.firewall.forbidden_sockets(rules)
     raise NotVerified(
-        "Some connections could not be cut", got=", ".join(f"{one.local} -> {one.remote}" for one in left)
+        "The endpoint is isolated, but some connections could not be cut and may come back after a release",
+        got=", ".join(f"{one.local} -> {one.remote}" for one in left),
     )
 
 
@@ -199,9 +227,10 @@ async def _plan_release(host: Host, _params: Release) -> Plan:
 
 
 async def _verify_release(host: Host, _params: Release, _result: Released | None) -> Check:
-    """Is no table of ours left?"""
-    now = await host.firewall.isolation()
-    return Check.of(now.state is IsolationState.RELEASED, f"kernel says {now.state}")
+    """Is no table of ours left, and nothing that would put it back?"""
+    now, effect = await host.firewall.isolation(), host.effects.current(EFFECT)
+    held = "" if effect is None else ", and the isolation is still written down"
+    return Check.of(now.state is IsolationState.RELEASED and effect is None, f"kernel says {now.state}{held}")
 
 
 def _isolate_again(_params: Release, result: Released) -> Isolate | None:
@@ -231,7 +260,7 @@ async def release(host: Host, _params: Release) -> Released:
     lifted = Released(
         changed=before.state is not IsolationState.RELEASED,
         allowed=tuple(effect.detail.get("allow", ())) if effect else (),
-        remaining=before.remaining,
+        remaining=None if before.remaining is None else max(SHORTEST, before.remaining),
     )
     if earlier is None:
         await host.journal.record(lifted.model_dump(mode="json"))

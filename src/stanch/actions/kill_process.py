@@ -27,6 +27,7 @@ MAX_ROUNDS = 20
 """Rounds of stop-and-look: a tree that still grows after so many is reported, not chased for ever."""
 
 MAX_TREE = 50_000
+"""Processes of one tree; a larger one is ended as far as it is known, and reported."""
 
 
 class KillProcess(Params):
@@ -91,17 +92,29 @@ async def kill_process(host: Host, params: KillProcess) -> Killed:
         root = await _root(host, params)
         targets = [root.id]
         await _refuse_protected(host, targets)
-    if params.tree:
-        targets = await _freeze(host, targets)
-    await host.journal.record({"targets": [one.model_dump() for one in targets]})
-    for one in targets:
-        await host.processes.kill(one)
+    complete = True
+    try:
+        if params.tree:
+            complete = await _freeze(host, targets)
+        await _record(host, targets)
+        for one in targets:
+            await host.processes.kill(one)
+    except BaseException:
+        # Whoever was not killed yet goes on as if nothing had been; for the others this is nothing.
+        await asyncio.shield(_let_go(host, targets))
+        raise
     left = await host.processes.wait_gone(targets, within=seconds(30))
     if left:
         raise ActionFailed(
             "Some processes did not end",
             got=f"pids {', '.join(str(one.pid) for one in left)}",
             hint="A process in state D waits inside the kernel and ends when its device answers.",
+        )
+    if not complete:
+        raise ActionFailed(
+            "The tree grew faster than it could be stopped",
+            got=f"{len(targets)} processes were ended after {MAX_ROUNDS} rounds, others may run",
+            hint="Order it again for what is left: list-processes shows it.",
         )
     return Killed(processes=tuple(targets))
 
@@ -131,26 +144,32 @@ async def _refuse_protected(host: Host, ones: Sequence[ProcessId]) -> None:
             raise Protected(f"Process {one.pid} must not be ended", got=why)
 
 
-async def _freeze(host: Host, targets: list[ProcessId]) -> list[ProcessId]:
-    """Stop the whole tree, looking again until it has stopped growing; let it go on if some of it is protected."""
+async def _record(host: Host, targets: Sequence[ProcessId]) -> None:
+    await host.journal.record({"targets": [one.model_dump() for one in targets]})
+
+
+async def _freeze(host: Host, targets: list[ProcessId]) -> bool:
+    """Stop the whole tree and add it to the targets, until nothing new is found; False if it never ends growing."""
     stopped: set[ProcessId] = set()
-    try:
-        for _ in range(MAX_ROUNDS):
-            tree = [one.id for one in _tree(await host.processes.list(), targets)]
-            targets = list(dict.fromkeys([*targets, *tree]))
-            new = [one for one in targets if one not in stopped]
-            if not new or len(targets) > MAX_TREE:
-                break
-            await _refuse_protected(host, new)
-            await host.journal.record({"targets": [one.model_dump() for one in targets]})
-            stopped.update(new)
-            for one in new:
-                await host.processes.stop(one)
-    except BaseException:
-        for one in stopped:
-            await asyncio.shield(host.processes.resume(one))
-        raise
-    return targets[:MAX_TREE]
+    for _ in range(MAX_ROUNDS):
+        tree = [one.id for one in _tree(await host.processes.list(), targets)]
+        new = [one for one in tree if one not in stopped]
+        if not new:
+            return True
+        if len(stopped) + len(new) > MAX_TREE:
+            return False
+        await _refuse_protected(host, new)
+        targets[:] = dict.fromkeys([*targets, *new])
+        await _record(host, targets)
+        for one in new:
+            await host.processes.stop(one)
+        stopped.update(new)
+    return False
+
+
+async def _let_go(host: Host, ones: Sequence[ProcessId]) -> None:
+    for one in ones:
+        await host.processes.resume(one)
 
 
 def _tree(processes: Sequence[Process], roots: Sequence[ProcessId]) -> list[Process]:

@@ -1,0 +1,469 @@
+"""An endpoint in memory: a fake for every protocol of `stanch.core.host`, and `fake_host()` that puts them together.
+
+Each fake keeps its state in plain attributes that a test may set and read, and does what the real one promises.
+`Life` is what they share: it counts every step that changes something and can end at any of them, as `kill -9` does.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
+from typing import Any
+
+from stanch.core.errors import TargetGone
+from stanch.core.host import (
+    Effect,
+    FileInfo,
+    Host,
+    IsolationRules,
+    IsolationState,
+    KernelIsolation,
+    Peer,
+    Process,
+    ProcessId,
+    Record,
+    Socket,
+    Source,
+)
+from stanch.core.types import EndpointPath, EvidenceRef
+
+SERVER = Peer(address=ip_address("192.0.2.1"), port=8443)
+
+
+class AgentKilled(BaseException):
+    """The agent was killed here. Clean-up code of an action runs in a test, but can change nothing any more."""
+
+
+@dataclass
+class Life:
+    """The agent's life: each change is a step, and from step `ends_at` (counted from 1) on, nothing has an effect."""
+
+    ends_at: int | None = None
+    steps: list[str] = field(default_factory=list)
+
+    def step(self, what: str) -> None:
+        """Something is about to be changed; AgentKilled if the agent does not live to do it."""
+        if self.ends_at is not None and len(self.steps) + 1 >= self.ends_at:
+            raise AgentKilled(what)
+        self.steps.append(what)
+
+    def restart(self, *, ends_at: int | None = None) -> None:
+        """The agent starts again, its steps counted anew."""
+        self.ends_at = ends_at
+        self.steps.clear()
+
+
+@dataclass
+class FakeClock:
+    """Time that passes only when a test says so."""
+
+    time: datetime = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        """The agent's time."""
+        return self.time
+
+    def advance(self, by: timedelta) -> None:
+        """Let time pass."""
+        self.time += by
+
+
+# --- network ---------------------------------------------------------------------------------------------------------
+
+
+def socket_to(remote: str, *, protocol: str = "tcp") -> Socket:
+    """A connected socket to `address:port` or `[address]:port`."""
+    return Socket(protocol=protocol, local="10.0.0.5:40000", remote=remote, state="ESTAB")
+
+
+def allows(rules: IsolationRules, socket: Socket) -> bool:
+    """May this socket stay under the rules?"""
+    host, _, port = socket.remote.rpartition(":")
+    address = ip_address(host.strip("[]"))
+    if address.is_loopback or any(address in ip_network(str(one)) for one in rules.allow):
+        return True
+    return any(address == one.address and int(port) == one.port for one in rules.servers)
+
+
+def as_the_kernel_tells(rules: IsolationRules) -> IsolationRules:
+    """Its sets have no order and no duplicates, and networks that meet are one."""
+    four = collapse_addresses(one for one in rules.allow if isinstance(one, IPv4Network))
+    six = collapse_addresses(one for one in rules.allow if isinstance(one, IPv6Network))
+    servers = sorted(set(rules.servers), key=lambda one: (one.address.version, int(one.address), one.port))
+    return IsolationRules(servers=tuple(servers), allow=(*four, *six))
+
+
+@dataclass
+class FakeFirewall:
+    """A firewall whose kernel is these attributes. The deadline passes when `clock` does, whoever is alive."""
+
+    life: Life = field(default_factory=Life)
+    clock: FakeClock = field(default_factory=FakeClock)
+    sockets: list[Socket] = field(default_factory=list)
+    rules: IsolationRules | None = None
+    until: datetime | None = None
+    partial: bool = False
+    not_covered: tuple[str, ...] = ()
+    fails: Exception | None = None
+    """What `isolate` raises instead of changing anything."""
+    undying: list[Socket] = field(default_factory=list)
+    """Sockets that the kernel will not destroy."""
+    born: list[Socket] = field(default_factory=list)
+    """Sockets that appear one by one, each while the earlier ones are being destroyed."""
+
+    async def isolate(self, rules: IsolationRules, *, lift_after: timedelta | None) -> None:
+        self.life.step("firewall.isolate")
+        if self.fails is not None:
+            raise self.fails
+        self.rules, self.partial = as_the_kernel_tells(rules), False
+        self.until = None if lift_after is None else self.clock.now() + lift_after
+
+    async def lift(self) -> bool:
+        self.life.step("firewall.lift")
+        was = self.in_force
+        self.rules = self.until = None
+        return was
+
+    @property
+    def in_force(self) -> bool:
+        """Does the kernel drop anything?"""
+        return self.rules is not None and (self.until is None or self.clock.now() < self.until)
+
+    async def isolation(self) -> KernelIsolation:
+        if not self.in_force:
+            return KernelIsolation(
+                state=IsolationState.RELEASED, rules=None, remaining=None, not_covered=self.not_covered
+            )
+        return KernelIsolation(
+            state=IsolationState.PARTIAL if self.partial else IsolationState.ISOLATED,
+            rules=self.rules,
+            remaining=None if self.until is None else self.until - self.clock.now(),
+            not_covered=self.not_covered,
+        )
+
+    async def forbidden_sockets(self, rules: IsolationRules) -> tuple[Socket, ...]:
+        return tuple(one for one in self.sockets if not allows(rules, one))
+
+    async def destroy_sockets(self, rules: IsolationRules) -> int:
+        self.life.step("firewall.destroy_sockets")
+        doomed = [one for one in self.sockets if not allows(rules, one) and one not in self.undying]
+        self.sockets = [one for one in self.sockets if one not in doomed]
+        if self.born:
+            self.sockets.append(self.born.pop(0))
+        return len(doomed)
+
+
+@dataclass
+class FakeServer:
+    """The server as an action sees it."""
+
+    life: Life = field(default_factory=Life)
+    known: tuple[Peer, ...] = (SERVER,)
+    answers: bool = True
+    """Does it answer under the rules?"""
+    hangs: bool = False
+    """Never come back from `confirm`; the test must cancel."""
+    asked: list[timedelta] = field(default_factory=list)
+    waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when `confirm` hangs."""
+
+    def peers(self) -> tuple[Peer, ...]:
+        return self.known
+
+    async def confirm(self, *, within: timedelta) -> bool:
+        self.life.step("server.confirm")
+        self.asked.append(within)
+        if self.hangs:
+            self.waiting.set()
+            await asyncio.Event().wait()
+        return self.answers
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeProcesses:
+    """Processes in a table; `add` them, and say which of them fight back."""
+
+    life: Life = field(default_factory=Life)
+    table: dict[int, Process] = field(default_factory=dict)
+    stopped: set[ProcessId] = field(default_factory=set)
+    protected: dict[int, str] = field(default_factory=dict)
+    """Pid to the reason."""
+    forks: dict[int, int] = field(default_factory=dict)
+    """Pid to how many children it still makes, each just before it is stopped: the race that a look always loses."""
+    respawns: set[int] = field(default_factory=set)
+    """Pids that replace a child that was killed, while they run."""
+    undying: set[int] = field(default_factory=set)
+    """Pids that are inside the kernel and take no signal."""
+    killed: list[ProcessId] = field(default_factory=list)
+    """In order, each only once unless it was killed twice."""
+    tick: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.table:
+            self.add(1, parent=0, name="init")
+
+    def add(self, pid: int, *, parent: int = 1, **fields: Any) -> ProcessId:
+        """A new process, or another one with the same pid."""
+        self.tick += 1
+        known = {"user": "root", "name": f"p{pid}", "executable": f"/bin/p{pid}", "arguments": f"p{pid}", "memory": 0}
+        row = {"pid": pid, "parent": parent, "started": self.tick, "state": "S", **known, **fields}
+        self.table[pid] = Process.model_validate(row)
+        return self.table[pid].id
+
+    def running(self, one: ProcessId) -> bool:
+        """Is it this process, and does it take CPU time?"""
+        return self._is_there(one) and one not in self.stopped
+
+    def _is_there(self, one: ProcessId) -> bool:
+        found = self.table.get(one.pid)
+        return found is not None and found.id == one
+
+    async def list(self) -> Sequence[Process]:
+        roots = [one for one in self.table.values() if one.parent not in self.table]
+        return [one for root in roots for one in self._below(root, 0)]
+
+    def _below(self, one: Process, depth: int) -> Iterator[Process]:
+        yield one.model_copy(update={"depth": depth})
+        for child in [child for child in self.table.values() if child.parent == one.pid]:
+            yield from self._below(child, depth + 1)
+
+    async def find(self, pid: int) -> Process | None:
+        return self.table.get(pid)
+
+    async def alive(self, one: ProcessId) -> bool:
+        return self._is_there(one) and self.table[one.pid].state != "Z"
+
+    async def why_protected(self, one: ProcessId) -> str | None:
+        return self.protected.get(one.pid)
+
+    async def stop(self, one: ProcessId) -> bool:
+        self.life.step(f"processes.stop {one.pid}")
+        if not self._is_there(one):
+            return False
+        if self.running(one) and self.forks.get(one.pid, 0) > 0:
+            self.forks[one.pid] -= 1
+            self._fork(one.pid)
+        self.stopped.add(one)
+        return True
+
+    def _fork(self, parent: int) -> None:
+        child = max(self.table) + 1
+        self.forks[child] = self.forks.get(parent, 0)
+        self.add(child, parent=parent)
+
+    async def resume(self, one: ProcessId) -> bool:
+        self.life.step(f"processes.resume {one.pid}")
+        self.stopped.discard(one)
+        return self._is_there(one)
+
+    async def kill(self, one: ProcessId) -> bool:
+        self.life.step(f"processes.kill {one.pid}")
+        if not self._is_there(one):
+            return False
+        self.killed.append(one)
+        if one.pid not in self.undying:
+            self._end(self.table.pop(one.pid))
+        return True
+
+    def _end(self, dead: Process) -> None:
+        self.stopped.discard(dead.id)
+        for orphan in [child for child in self.table.values() if child.parent == dead.pid]:
+            self.table[orphan.pid] = orphan.model_copy(update={"parent": 1})
+        parent = self.table.get(dead.parent)
+        if parent is not None and parent.pid in self.respawns and self.running(parent.id):
+            self.add(max(self.table) + 1, parent=parent.pid)
+
+    async def wait_gone(self, ones: Sequence[ProcessId], *, within: timedelta) -> tuple[ProcessId, ...]:
+        return tuple([one for one in ones if await self.alive(one)])
+
+
+# --- files and evidence ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeFile:
+    """A file that is open. Its size is the one at the start; its bytes are the ones of now."""
+
+    files: "FakeFiles"
+    path: str
+    info: FileInfo
+
+    async def read(self, offset: int, length: int) -> bytes:
+        return bytes(self.files.content[self.path][offset : offset + length])
+
+
+@dataclass
+class FakeFiles:
+    """Files by path; a value that is an exception is raised by `open`."""
+
+    content: dict[str, Any] = field(default_factory=dict)
+    is_open: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def open(self, path: EndpointPath) -> AsyncIterator[FakeFile]:
+        found = self.content.get(str(path), TargetGone(f"There is no file {path}"))
+        if isinstance(found, Exception):
+            raise found
+        modified = datetime(2026, 1, 1, tzinfo=UTC)
+        info = FileInfo(size=len(found), mode=0o644, user="root", modified=modified, inode=1)
+        self.is_open.append(str(path))
+        try:
+            yield FakeFile(self, str(path), info)
+        finally:
+            self.is_open.remove(str(path))
+
+
+@dataclass
+class FakeEvidence:
+    """Takes evidence in parts of `part` bytes; keeps what it took. A source that is sent again is the same evidence."""
+
+    life: Life = field(default_factory=Life)
+    part: int = 4
+    kept: dict[str, bytes] = field(default_factory=dict)
+    """Evidence id to bytes."""
+    after_part: Any = None
+    """Called after each part: a test changes the source here."""
+
+    async def send(self, source: Source) -> EvidenceRef:
+        taken = b""
+        while len(taken) < source.size:
+            self.life.step("evidence.part")
+            taken += await source.read(len(taken), min(self.part, source.size - len(taken)))
+            if self.after_part is not None:
+                self.after_part()
+        self.life.step("evidence.finish")
+        sha256 = hashlib.sha256(taken).hexdigest()
+        ref = EvidenceRef(id=f"ev_{sha256[:16]}", name=source.name, size=len(taken), sha256=sha256)
+        self.kept[ref.id] = taken
+        return ref
+
+
+# --- the agent itself ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeJournal:
+    """One task's journal. `restart` makes what was recorded the record of an earlier run."""
+
+    life: Life = field(default_factory=Life)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """Everything that was recorded, in order."""
+    earlier: Record | None = None
+
+    async def record(self, record: Record) -> None:
+        self.life.step("journal.record")
+        self.records.append(dict(record))
+
+    def recorded(self) -> Record | None:
+        return self.earlier
+
+    def restart(self) -> None:
+        """The agent starts again."""
+        self.earlier = self.records[-1] if self.records else None
+
+
+@dataclass
+class FakeEffects:
+    """Lasting effects by name."""
+
+    life: Life = field(default_factory=Life)
+    clock: FakeClock = field(default_factory=FakeClock)
+    task: str = "tsk_1"
+    held: dict[str, Effect] = field(default_factory=dict)
+    lasts: dict[str, timedelta | None] = field(default_factory=dict)
+
+    async def hold(
+        self, name: str, *, lift_action: str, lift_params: Record, detail: Record, lasts: timedelta | None
+    ) -> Effect:
+        self.life.step("effects.hold")
+        now, before = self.clock.now(), self.held.get(name)
+        goes_on = before is not None and (before.until is None or now < before.until)
+        effect = Effect(
+            name=name,
+            task=self.task,
+            since=before.since if before is not None and goes_on else now,
+            until=None if lasts is None else now + lasts,
+            lift_action=lift_action,
+            lift_params=lift_params,
+            detail=detail,
+        )
+        if before is not None and goes_on and self._is_said_again(before, effect, lasts):
+            return before
+        self.held[name], self.lasts[name] = effect, lasts
+        return effect
+
+    def _is_said_again(self, before: Effect, effect: Effect, lasts: timedelta | None) -> bool:
+        """A task that goes on after a crash says the same once more: it lasts no longer for that."""
+        return self.lasts.get(before.name) == lasts and before == effect.model_copy(update={"until": before.until})
+
+    async def drop(self, name: str) -> None:
+        self.life.step("effects.drop")
+        self.held.pop(name, None)
+
+    def current(self, name: str) -> Effect | None:
+        return self.held.get(name)
+
+
+@dataclass
+class FakeProgress:
+    """Remembers what people were told."""
+
+    told: list[tuple[int, int | None, str, str]] = field(default_factory=list)
+
+    def __call__(self, done: int, total: int | None, unit: str, text: str = "") -> None:
+        self.told.append((done, total, unit, text))
+
+
+@dataclass
+class FakeEndpoint:
+    """All fakes of one endpoint, with their own types, on one clock and one life."""
+
+    life: Life = field(default_factory=Life)
+    clock: FakeClock = field(default_factory=FakeClock)
+    task: str = "tsk_1"
+
+    def __post_init__(self) -> None:
+        self.firewall = FakeFirewall(life=self.life, clock=self.clock)
+        self.processes = FakeProcesses(life=self.life)
+        self.files = FakeFiles()
+        self.evidence = FakeEvidence(life=self.life)
+        self.journal = FakeJournal(life=self.life)
+        self.effects = FakeEffects(life=self.life, clock=self.clock, task=self.task)
+        self.server = FakeServer(life=self.life)
+        self.progress = FakeProgress()
+
+    @property
+    def host(self) -> Host:
+        """What an action is handed."""
+        return Host(
+            task=self.task,
+            firewall=self.firewall,
+            processes=self.processes,
+            files=self.files,
+            evidence=self.evidence,
+            journal=self.journal,
+            effects=self.effects,
+            server=self.server,
+            progress=self.progress,
+        )
+
+    def restart(self, *, ends_at: int | None = None) -> None:
+        """The agent starts again after `kill -9`: the machine is as it was, the journal tells of an earlier run."""
+        self.journal.restart()
+        self.life.restart(ends_at=ends_at)
+
+    def next_task(self, task: str) -> None:
+        """Another task on the same endpoint: a journal of its own."""
+        self.task = self.effects.task = task
+        self.journal = FakeJournal(life=self.life)
+
+
+def fake_host(**overrides: Any) -> Host:
+    """A host on fakes, some of them given."""
+    return replace(FakeEndpoint().host, **overrides)
