@@ -1,1 +1,1 @@
-"""A typed client of the REST API."""
+"""A typed client of the REST API; `stanch.client.api.Client` is the way in."""

@@ -233,9 +233,13 @@ def _json_object(raw: object) -> Mapping[str, Any]:
 def invalid_fields(message: str, error: ValidationError) -> Invalid:
     """A pydantic error as ours: the first wrong fields, each with what was got and expected."""
     wrong = error.errors(include_url=False, include_context=False)[:5]
-    lines = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in wrong)
+    lines = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'body'}: {_message(one['msg'])}" for one in wrong)
     got = ", ".join(f"{'.'.join(map(str, one['loc']))}={_brief(one['input'])}" for one in wrong)
     return Invalid(message, got=got, expected=lines)
+
+
+def _message(text: str) -> str:
+    return text.removeprefix("Value error, ")
 
 
 def _brief(value: object) -> str:

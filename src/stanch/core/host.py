@@ -15,7 +15,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field
 
 from stanch.core.model import Model
-from stanch.core.types import Address, AnyNetwork, EndpointPath, EvidenceRef, Instant, Pid, Port, Text
+from stanch.core.types import Address, AnyNetwork, EndpointPath, EvidenceRef, Instant, Mode, Pid, Port, Size, Text
 
 # --- network ---------------------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Process(Model):
     state: Annotated[str, Field(max_length=1)]
     """State letter of the kernel: R, S, D, Z, T, I."""
 
-    memory: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    memory: Size
     """Resident memory in bytes."""
 
     depth: Annotated[int, Field(ge=0, le=10_000)] = 0
@@ -199,10 +199,10 @@ class Processes(Protocol):
 class FileInfo(Model):
     """A file as it is on the endpoint."""
 
-    size: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    size: Size
     """Bytes."""
 
-    mode: Annotated[int, Field(ge=0, le=0o7777)]
+    mode: Mode
     """Permission bits."""
 
     user: Text

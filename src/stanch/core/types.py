@@ -128,7 +128,7 @@ AnyAddress = IPv4Address | IPv6Address
 def parse_network(value: object) -> AnyNetwork:
     """An IPv4 or IPv6 network from `10.0.0.0/8`, `10.0.0.5` or `2001:db8::/32`; ValueError if it is none."""
     if isinstance(value, IPv4Network | IPv6Network):
-        return value
+        return _unmapped(value)
     text = str(value).strip()
     if "%" in text:
         raise ValueError(f"got {text}, expected a network without a zone id")
@@ -254,6 +254,41 @@ _SHA256 = _hex("sha256", 64)
 Sha256 = Annotated[str, _SHA256[0], _SHA256[1]]
 
 Pid = Annotated[int, Field(ge=1, le=MAX_PID), TypeInfo("pid", "4711", "A process id on the endpoint.")]
+
+
+class _ShownInt(int):
+    """A bounded integer that people read in another form than a number."""
+
+    __slots__ = ()
+    most: ClassVar[int] = 2**63 - 1
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+        bounded = core_schema.int_schema(ge=0, le=cls.most)
+        return core_schema.no_info_after_validator_function(
+            cls, bounded, serialization=core_schema.plain_serializer_function_ser_schema(int)
+        )
+
+
+class Size(_ShownInt):
+    """Bytes."""
+
+    __slots__ = ()
+    type_info = TypeInfo("size", "1048576", "Bytes.")
+
+
+class Mode(_ShownInt):
+    """Permission bits of a file."""
+
+    __slots__ = ()
+    most = 0o7777
+    type_info = TypeInfo("mode", "420", "Permission bits, as a number.")
+
+
+def show_mode(mode: int) -> str:
+    """As `ls` and `chmod` have it: `0644`."""
+    return f"{mode:04o}"
+
 
 Text = Annotated[str, StringConstraints(max_length=4000)]
 """Bounded free text."""

@@ -1,0 +1,177 @@
+"""One command for each action, made from its specification: nothing here knows any action."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stanch.actions import load
+from stanch.cli.checking import checked
+from stanch.cli.command import Command, json_option
+from stanch.cli.connect import connected
+from stanch.cli.following import finish
+from stanch.cli.naming import endpoint_names
+from stanch.cli.plain import plain
+from stanch.core.action import AnyAction, Risk
+from stanch.core.errors import Cancelled, Invalid, UnknownAction
+from stanch.core.rest import OrderCommon
+from stanch.derive.commands import NONE, CommandSpec, OptionSpec, command_of, raw_params
+
+if TYPE_CHECKING:
+    from stanch.client.api import Client
+
+MANY = 5
+"""Changing more endpoints than this asks for a yes."""
+
+MAX_SECRET = 10_000
+
+_OWN = "own_"
+"""In front of the names of an action's own options, so that they never meet those of every order."""
+
+
+def command_named(name: str) -> click.Command | None:
+    """The command of an action; None if there is no such action."""
+    try:
+        action = load().find(name)
+    except UnknownAction:
+        return None
+    return order_command(action) if action.command == name else None
+
+
+def order_command(action: AnyAction) -> click.Command:
+    """The command that orders an action."""
+    spec = command_of(action)
+
+    def run(**given: Any) -> int:
+        own = {name.removeprefix(_OWN): given.pop(name) for name in list(given) if name.startswith(_OWN)}
+        return _order(action, spec, own, **given)
+
+    command = Command(
+        spec.name,
+        callback=run,
+        help="\n\n".join(filter(None, [spec.summary, spec.description, spec.undo])),
+        short_help=spec.summary,
+        examples=spec.examples,
+        params=[_endpoints(), *map(_option, spec.options)],
+    )
+    for decorate in _EVERY_ORDER:
+        decorate(command)
+    return command
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def _meaning(field: str) -> str:
+    return OrderCommon.model_fields[field].description or ""
+
+
+_EVERY_ORDER = (
+    click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help=_meaning("labels")),
+    click.option("--reason", metavar="TEXT", help=_meaning("reason")),
+    click.option("--case", metavar="ID", help=_meaning("case")),
+    click.option("--valid-for", metavar="DURATION", help=f"{_meaning('valid_for')}  [default: 1d]"),
+    click.option("--dry-run", is_flag=True, help=_meaning("dry_run")),
+    click.option("--wait", is_flag=True, help="Follow the tasks to their end; the exit code tells how they ended."),
+    click.option("--yes", is_flag=True, help="Do not ask."),
+    json_option,
+)
+
+
+def _endpoints() -> click.Argument:
+    return click.Argument(["endpoints"], nargs=-1, metavar="[ENDPOINT]...", shell_complete=endpoint_names)
+
+
+def _option(spec: OptionSpec) -> click.Option:
+    """The option of a parameter. Values stay text: the parameter's own type parses them."""
+    made: dict[str, Any] = {"help": _help(spec), "required": spec.required}
+    if spec.switch:
+        made |= {"default": None}
+    elif spec.kind == "secret":
+        made |= {"type": click.File("r"), "metavar": "FILE"}
+    elif spec.choices:
+        made |= {"type": click.Choice([*spec.choices, *([NONE] if spec.nullable else [])]), "multiple": spec.multiple}
+    else:
+        made |= {"type": str, "metavar": spec.kind.upper(), "multiple": spec.multiple}
+    return click.Option([*spec.flags, f"{_OWN}{spec.name}"], **made)
+
+
+def _help(spec: OptionSpec) -> str:
+    notes = [
+        "a file that holds it, - for standard input" if spec.kind == "secret" else "",
+        "may be given several times" if spec.multiple else "",
+        f"default: {_default(spec)}" if spec.default else "",
+        f"or {NONE}" if spec.nullable and spec.default != NONE else "",
+    ]
+    said = "; ".join(filter(None, notes))
+    return f"{spec.help}  [{said}]" if said else spec.help
+
+
+def _default(spec: OptionSpec) -> str | None:
+    on, _, off = spec.flags[0].partition("/")
+    return {"on": on, "off": off}.get(spec.default or "") if spec.switch else spec.default
+
+
+# --- the order -------------------------------------------------------------------------------------------------------
+
+
+def _order(
+    action: AnyAction,
+    spec: CommandSpec,
+    own: Mapping[str, Any],
+    *,
+    wait: bool,
+    yes: bool,
+    as_json: bool,
+    **common: Any,
+) -> int:
+    params = _params(action, spec, own)
+    order = _common(common)
+    with connected() as client:
+        if not yes:
+            _ask(client, spec, order)
+        return finish(client, client.submit(action.name, order, params), wait=wait, as_json=as_json)
+
+
+def _params(action: AnyAction, spec: CommandSpec, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked parameters, as JSON: only what was given, secrets as they are."""
+    given = {option.name: _read(option, own.get(option.name)) for option in spec.options}
+    raw = raw_params(spec.options, given)
+    checked: dict[str, Any] = action.parse(raw).model_dump(mode="json", exclude_unset=True)
+    return checked | {one.name: raw[one.name] for one in spec.options if one.kind == "secret" and one.name in raw}
+
+
+def _read(option: OptionSpec, value: Any) -> Any:
+    if option.kind != "secret" or value is None:
+        return value
+    return next(iter(value.read(MAX_SECRET).splitlines()), "")
+
+
+def _common(given: Mapping[str, Any]) -> OrderCommon:
+    if not (given["endpoints"] or given["labels"]):
+        raise Invalid(
+            "No endpoint was named",
+            expected="ENDPOINT... or --label KEY=VALUE",
+            hint="`stanch endpoints` lists what there is.",
+        )
+    return checked(OrderCommon, given, "The order is wrong")
+
+
+# --- are you sure? ---------------------------------------------------------------------------------------------------
+
+
+def _ask(client: "Client", spec: CommandSpec, order: OrderCommon) -> None:
+    """Ask a person before what is destructive or changes many endpoints; Cancelled if they say no."""
+    if order.dry_run or spec.risk is Risk.READ_ONLY or not sys.stdin.isatty():
+        return
+    if order.endpoints and not order.labels:
+        count = len(order.endpoints)
+    else:
+        count = sum(1 for _ in client.endpoints(labels=order.labels))
+    if spec.risk is not Risk.DESTRUCTIVE and count <= MANY:
+        return
+    targets = ", ".join([*order.endpoints[:MANY], *order.labels])
+    click.echo(f"{spec.summary} ({spec.risk}) {spec.undo or ''}", err=True)
+    if not click.confirm(f"Do it on {count} endpoints ({plain(targets, longest=200)})?", err=True):
+        raise Cancelled("Nothing was ordered", hint="See what would happen with --dry-run.")

@@ -1,0 +1,185 @@
+"""From typed values to blocks of text: fields, tables and notes, chosen by the type of each field alone.
+
+Pure: nothing is printed here. Every text has passed through `plain`, so that no endpoint speaks to the terminal.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import log
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+from stanch.cli.plain import plain
+from stanch.core.model import Model
+from stanch.core.types import EvidenceRef, Mode, Size, show_duration, show_instant, show_mode
+
+INDENT = "  "
+LONGEST_SUMMARY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names and values, one line each."""
+
+    rows: tuple[tuple[str, str], ...]
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under column heads."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+    numeric: frozenset[int] = frozenset()
+    """Columns to be aligned to the right."""
+    tree: bool = False
+    """Are rows indented by their depth? Then each must stay on one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for people; `hint` tells what to do next."""
+
+    text: str
+
+
+Block = Fields | Table | Note
+
+
+def blocks(value: Model, *, title: str = "") -> Iterator[Block]:
+    """A value as blocks: its plain fields first, then what has rows of its own."""
+    rows = tuple(_plain_rows(value))
+    if rows:
+        yield Fields(rows, title)
+    for name, one in _fields(value):
+        if isinstance(one, EvidenceRef):
+            yield Note(f"Fetch it with: stanch evidence get {plain(one.id)}")
+        elif _is_table(one):
+            yield _table(_words(name), one)
+
+
+def _plain_rows(value: Model, above: str = "") -> Iterator[tuple[str, str]]:
+    for name, one in _fields(value):
+        label = f"{above}{_words(name)}"
+        if isinstance(one, EvidenceRef):
+            yield label, show(one)
+        elif isinstance(one, Model):
+            yield from _plain_rows(one, f"{label} ")
+        elif not _is_table(one):
+            yield label, show(one)
+
+
+def _fields(value: BaseModel) -> Iterator[tuple[str, Any]]:
+    return ((name, getattr(value, name)) for name in type(value).model_fields)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, tuple | list) and bool(value) and all(isinstance(one, Model) for one in value)
+
+
+def _table(title: str, values: Sequence[Model]) -> Table:
+    """A table of models of one type; a field `depth` becomes the indentation of the column that names the row."""
+    names = [name for name in type(values[0]).model_fields if name != "depth"]
+    tree = _tree_column(values[0], names) if "depth" in type(values[0]).model_fields else None
+    rows = tuple(tuple(_cell(one, name, tree) for name in names) for one in values)
+    numeric = frozenset(n for n, name in enumerate(names) if all(_is_number(getattr(one, name)) for one in values))
+    return Table(tuple(map(_words, names)), rows, title, numeric, tree=tree is not None)
+
+
+def _tree_column(sample: Model, names: Sequence[str]) -> str | None:
+    texts = [name for name in names if isinstance(getattr(sample, name), str)]
+    return "name" if "name" in texts else next(iter(texts), None)
+
+
+def _cell(value: Model, name: str, tree: str | None) -> str:
+    text = show(getattr(value, name))
+    return INDENT * getattr(value, "depth", 0) + text if name == tree else text
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def show(value: object) -> str:
+    """One value on one line, by its type."""
+    return next((form(value) for kind, form in _FORMS if isinstance(value, kind)), None) or plain(value)
+
+
+def _show_evidence(value: EvidenceRef) -> str:
+    return f"{plain(value.name)}, {human_size(value.size)}, SHA-256 {value.sha256}"
+
+
+def _show_model(value: BaseModel) -> str:
+    return " ".join(f"{name}={show(one)}" for name, one in _fields(value))
+
+
+def _show_mapping(value: Mapping[str, Any]) -> str:
+    return plain(json.dumps(dict(value), default=str, ensure_ascii=False))
+
+
+def _show_several(value: Iterable[object]) -> str:
+    return ", ".join(map(show, value)) or "none"
+
+
+_FORMS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
+    (type(None), lambda _: "-"),
+    (bool, lambda value: "yes" if value else "no"),
+    (Mode, show_mode),
+    (Size, lambda value: human_size(value)),  # noqa: PLW0108 - it is defined below
+    (timedelta, show_duration),
+    (datetime, show_instant),
+    (SecretStr, lambda _: "********"),
+    (EvidenceRef, _show_evidence),
+    (BaseModel, _show_model),
+    (Mapping, _show_mapping),
+    ((list, tuple, set, frozenset), _show_several),
+)
+"""How a value of a type reads; the first that fits. Anything else is its own text."""
+
+
+def summary(value: Model) -> str:
+    """A value on one short line: its plain fields, and how many rows the others have."""
+    parts = [f"{_words(name)} {_brief(one)}" for name, one in _fields(value)]
+    return plain(", ".join(parts), longest=LONGEST_SUMMARY)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, EvidenceRef):
+        return f"{value.id} ({human_size(value.size)})"
+    return f"({len(value)})" if isinstance(value, tuple | list) and value else show(value)
+
+
+def human_size(size: float) -> str:
+    """Bytes as people read them."""
+    step = 1024
+    if size < step:
+        return f"{size:.0f} bytes"
+    power = min(int(log(size, step)), len(_UNITS))
+    return f"{size / step**power:.1f} {_UNITS[power - 1]}"
+
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def words(counts: Mapping[Any, int]) -> str:
+    """How many of what: `3 done, 1 failed`."""
+    return ", ".join(f"{count} {plain(name)}" for name, count in counts.items() if count) or "none"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def table(columns: Iterable[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
+    """A table of values of any type."""
+    return Table(tuple(columns), tuple(tuple(map(show, row)) for row in rows), title)
+
+
+def fields(title: str = "", /, **values: object) -> Fields:
+    """Names and values of any type; underscores become spaces."""
+    return Fields(tuple((_words(name), show(value)) for name, value in values.items()), title)

@@ -1,0 +1,216 @@
+"""The server's REST API as typed Python: one method for each path.
+
+with Client.of(session.load(session.default_path())) as client:
+    order = client.submit("some_action", OrderCommon(endpoints=("web-01",)), {})
+    for event in client.watch(order.id):
+        print(event.state)
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx2
+from pydantic import BaseModel
+
+from stanch.client.download import Progress, download, silent
+from stanch.client.http import READ_SECONDS, Http, read, read_items
+from stanch.client.session import SavedSession
+from stanch.client.trust import normal_url, unverified_context, verified_ca, verifying_context
+from stanch.client.watch import Watch
+from stanch.core.errors import NotFound
+from stanch.core.policy import Origin
+from stanch.core.rest import (
+    ActionView,
+    EndpointView,
+    EvidenceView,
+    Health,
+    LabelChange,
+    LoginRequest,
+    OrderCommon,
+    OrderView,
+    Session,
+    TaskEvent,
+    TaskView,
+    TokenCreate,
+    TokenCreated,
+    TokenView,
+    Whoami,
+)
+
+PAGE = 200
+"""How many of a list are asked for at once."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def fetch_ca(url: str, pin: str, *, transport: httpx2.BaseTransport | None = None) -> str:
+    """The server's CA as PEM, checked against the pin; VerificationFailed if it is another one."""
+    with Http(normal_url(url), verify=unverified_context(), transport=transport) as http:
+        return verified_ca(http.ask("GET", "ca").decode("utf-8", "replace"), pin)
+
+
+class Client:
+    """One server, asked by one person or program. Close it, or use it as a context."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca: str,
+        token: str = "",
+        origin: Origin = Origin.API,
+        patience: float = READ_SECONDS,
+        transport: httpx2.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._http = Http(
+            normal_url(url),
+            verify=verifying_context(ca),
+            token=token,
+            origin=origin,
+            patience=patience,
+            transport=transport,
+        )
+        self._clock, self._sleep = clock, sleep
+
+    @classmethod
+    def of(cls, session: SavedSession, *, origin: Origin = Origin.API, patience: float = READ_SECONDS) -> "Client":
+        """The client of a saved session."""
+        return cls(session.url, ca=session.ca, token=session.token, origin=origin, patience=patience)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    # --- who ---------------------------------------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """Is the server well? Needs no sign-in."""
+        return self._get(Health, "health")
+
+    def login(self, name: str, password: str) -> Session:
+        """A session for name and password; NotAuthenticated if they are wrong."""
+        return self._send(Session, "POST", "login", LoginRequest(name=name, password=password))
+
+    def logout(self) -> None:
+        """End the session on the server."""
+        self._http.ask("POST", "logout")
+
+    def whoami(self) -> Whoami:
+        """Who the token is."""
+        return self._get(Whoami, "whoami")
+
+    # --- actions and endpoints ---------------------------------------------------------------------------------------
+
+    def actions(self) -> tuple[ActionView, ...]:
+        """What can be ordered."""
+        return tuple(self._page(ActionView, "actions", {})[0])
+
+    def endpoints(self, *, search: str = "", labels: Sequence[str] = ()) -> Iterator[EndpointView]:
+        """Endpoints that contain the text (host name, address, ...) and carry all the labels."""
+        return self._list(EndpointView, "endpoints", {"search": search, "label": list(labels)})
+
+    def endpoint(self, key: str) -> EndpointView:
+        """One endpoint, by id or host name."""
+        return self._get(EndpointView, "endpoints", key)
+
+    def label(self, key: str, change: LabelChange) -> EndpointView:
+        """Add and remove labels of an endpoint."""
+        return self._send(EndpointView, "PATCH", _path("endpoints", key, "labels"), change)
+
+    def revoke(self, key: str) -> None:
+        """Accept the endpoint's certificate no longer."""
+        self._http.ask("POST", _path("endpoints", key, "revoke"))
+
+    # --- orders ------------------------------------------------------------------------------------------------------
+
+    def submit(self, action: str, order: OrderCommon, params: Mapping[str, Any]) -> OrderView:
+        """Order an action. Not repeated on failure: look at `orders` first, it may have arrived."""
+        body = {**order.model_dump(mode="json", exclude_unset=True), "params": dict(params)}
+        return self._send(OrderView, "POST", _path("actions", action, "orders"), body)
+
+    def orders(self) -> Iterator[OrderView]:
+        """All orders, the newest first, without their tasks."""
+        return self._list(OrderView, "orders", {})
+
+    def order(self, key: str) -> OrderView:
+        """One order, with its tasks."""
+        return self._get(OrderView, "orders", key)
+
+    def cancel(self, key: str) -> OrderView:
+        """Stop what is not done yet; tasks that run are final when their endpoint answers."""
+        return self._send(OrderView, "POST", _path("orders", key, "cancel"), None)
+
+    def undo(self, key: str) -> OrderView:
+        """A new order that takes this one back."""
+        return self._send(OrderView, "POST", _path("orders", key, "undo"), None)
+
+    def task(self, key: str) -> TaskView:
+        """One task."""
+        return self._get(TaskView, "tasks", key)
+
+    def watch(self, key: str) -> Iterator[TaskEvent]:
+        """Every change and progress of an order's tasks until all are final, whatever happens to the connection."""
+        return Watch(self._http, key, clock=self._clock, sleep=self._sleep).events()
+
+    # --- enrolment tokens --------------------------------------------------------------------------------------------
+
+    def tokens(self) -> tuple[TokenView, ...]:
+        """Enrolment tokens, without their secrets."""
+        return tuple(self._list(TokenView, "tokens", {}))
+
+    def create_token(self, token: TokenCreate) -> TokenCreated:
+        """A new enrolment token; the secret is shown this once."""
+        return self._send(TokenCreated, "POST", "tokens", token)
+
+    def revoke_token(self, key: str) -> None:
+        """Withdraw an enrolment token."""
+        self._http.ask("DELETE", _path("tokens", key))
+
+    # --- evidence ----------------------------------------------------------------------------------------------------
+
+    def evidence(self, *, order: str = "", task: str = "") -> Iterator[EvidenceView]:
+        """What was taken from endpoints, the newest first."""
+        return self._list(EvidenceView, "evidence", {"order": order, "task": task})
+
+    def find_evidence(self, key: str) -> EvidenceView:
+        """One piece of evidence."""
+        return self._get(EvidenceView, "evidence", key)
+
+    def download(self, evidence: EvidenceView, into: Path, *, progress: Progress = silent) -> None:
+        """Bring the content into a new file, resumed after cut connections, and verify its SHA-256."""
+        download(self._http, evidence, into, progress=progress, sleep=self._sleep)
+
+    # --- how ---------------------------------------------------------------------------------------------------------
+
+    def _get(self, kind: type[M], *path: str) -> M:
+        return read(kind, self._http.ask("GET", _path(*path)))
+
+    def _send(self, kind: type[M], method: str, path: str, body: BaseModel | Mapping[str, Any] | None) -> M:
+        return read(kind, self._http.ask(method, path, body=body))
+
+    def _list(self, kind: type[M], path: str, query: Mapping[str, Any]) -> Iterator[M]:
+        after: str | None = None
+        while True:
+            items, following = self._page(kind, path, {**query, "after": after, "limit": PAGE})
+            yield from items
+            if following is None or following == after:
+                return
+            after = following
+
+    def _page(self, kind: type[M], path: str, query: Mapping[str, Any]) -> tuple[list[M], str | None]:
+        """Some of a list, and where it goes on; short lists come bare."""
+        return read_items(kind, self._http.ask("GET", path, query=query))
+
+
+def _path(*parts: str) -> str:
+    """Parts that may be anything, as one path that stays where it is."""
+    if any(part in {"", ".", ".."} for part in parts):
+        raise NotFound("There is no such thing", got=parts[-1] or "an empty name")
+    return "/".join(quote(part, safe="") for part in parts)

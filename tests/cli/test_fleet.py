@@ -1,0 +1,85 @@
+"""Endpoints, labels and the list of actions."""
+
+import pytest
+
+from stanch.actions import load
+from tests.client.stub import an_endpoint
+
+
+def test_endpoints_are_listed(run, signed_in):
+    """One line for each endpoint, under heads."""
+    lines = run("endpoints").out.splitlines()
+    assert lines[0].split() == ["ENDPOINT", "ID", "STATE", "ADDRESSES", "OS", "LABELS", "IN", "FORCE"]
+    assert lines[1].split()[:4] == ["web-01", "ept_1", "online", "10.0.0.1"]
+    assert len(lines) == 3
+
+
+def test_endpoints_as_json(run, signed_in):
+    """Programs get everything, as one document."""
+    assert [one["hostname"] for one in run("endpoints", "--json").json] == ["web-01", "web-02"]
+
+
+def test_search_and_label(run, signed_in):
+    """Both reach the server."""
+    signed_in.endpoints = [an_endpoint(1, labels=("env=prod",)), an_endpoint(2)]
+    assert len(run("endpoints", "--search", "10.0.0.1", "--label", "env=prod", "--json").json) == 1
+
+
+def test_limit_stops_reading(run, signed_in):
+    """No more pages are asked for than are shown."""
+    signed_in.endpoints, signed_in.page = [an_endpoint(n) for n in range(1, 100)], 10
+    assert len(run("endpoints", "--limit", "15", "--json").json) == 15
+    assert len(signed_in.asked("GET /endpoints")) == 2
+
+
+def test_no_endpoint_says_how_to_get_one(run, signed_in):
+    """An empty fleet is told what to do next."""
+    signed_in.endpoints = []
+    assert "token create" in run("endpoints").out
+
+
+def test_one_endpoint(run, signed_in):
+    """A person sees machine, network and abilities."""
+    ended = run("endpoint", "show", "web-01")
+    for text in ("Debian 12", "02:00:00:00:00:01", "nftables", "online"):
+        assert text in ended.out
+    assert run("endpoint", "show", "web-01", "--json").json["id"] == "ept_1"
+    assert run("endpoint", "show", "nowhere").code == 5
+
+
+def test_labels(run, signed_in):
+    """Labels are put on and taken away."""
+    assert run("endpoint", "label", "web-01", "env=prod", "role=db", "--remove", "old", "--json").json["labels"]
+    assert signed_in.asked("PATCH /endpoints/web-01/labels") == [{"add": ["env=prod", "role=db"], "remove": ["old"]}]
+
+
+@pytest.mark.parametrize("line", [(), ("nonsense",), ("a=b=c=d",), ("=",), ("x" * 100 + "=1",)])
+def test_wrong_labels_are_not_sent(run, signed_in, line):
+    """What is no label is refused here."""
+    ended = run("endpoint", "label", "web-01", *line)
+    assert ended.code == 2
+    assert ended.err.startswith("error[invalid]: ")
+    assert not signed_in.requests
+
+
+def test_revoke_asks_a_person(run, signed_in, terminal):
+    """On a terminal a no leaves everything as it is; --yes does not ask."""
+    terminal("n")
+    assert run("endpoint", "revoke", "web-01").code == 10
+    assert not signed_in.requests
+    assert run("endpoint", "revoke", "web-01", "--yes", "--json").json["revoked"] is True
+    assert signed_in.asked("POST /endpoints/web-01/revoke")
+
+
+def test_actions_need_no_server(run):
+    """Without a session the list is of this version."""
+    found = {one["name"]: one for one in run("actions", "--json").json}
+    assert set(found) == set(load())
+    assert set(found["isolate"]) >= {"name", "params", "risk", "undo", "after_crash"}
+
+
+def test_actions_of_the_server(run, signed_in):
+    """With a session the server is asked."""
+    ended = run("actions")
+    assert signed_in.asked("GET /actions")
+    assert all(one.command in ended.out for one in load().values())

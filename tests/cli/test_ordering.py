@@ -1,0 +1,159 @@
+"""Ordering actions: what is typed is what is sent; what comes back is shown, and decides the exit code."""
+
+import json
+
+import pytest
+
+from stanch.cli.ordering import MANY, order_command
+from tests.client.stub import an_endpoint
+from tests.derive.synthetic import do_everything
+
+
+def test_what_is_typed_is_what_is_sent(run, signed_in):
+    """Parameters, targets and the order's own fields arrive; what was not given does not."""
+    ended = run(
+        "isolate", "web-01", "ept_2", "--allow", "10.0.0.0/8", "--allow", "2001:db8::1", "--duration", "90m",
+        "--reason", "why", "--case", "C-1", "--valid-for", "1h",
+    )  # fmt: skip
+    assert ended.code == 0
+    assert signed_in.asked("POST /actions/isolate/orders") == [
+        {
+            "endpoints": ["web-01", "ept_2"],
+            "reason": "why",
+            "case": "C-1",
+            "valid_for": "1h",
+            "params": {"allow": ["10.0.0.0/8", "2001:db8::1/128"], "duration": "1h30m"},
+        }
+    ]
+    assert signed_in.headers[-1]["x-stanch-origin"] == "cli"
+
+
+def test_an_order_says_how_to_follow_it(run, signed_in):
+    """Without --wait the order's id and the next command are told."""
+    ended = run("isolate", "web-01")
+    assert "ord_1" in ended.out
+    assert "stanch order show ord_1 --wait" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("line", "params"),
+    [
+        (("kill-process", "--pid", "7"), {"pid": 7}),
+        (("kill-process", "--pid", "7", "--no-tree", "--started", "9"), {"pid": 7, "tree": False, "started": 9}),
+        (("kill-process", "--pid", "7", "--tree", "--started", "none"), {"pid": 7, "tree": True, "started": None}),
+        (("isolate", "--duration", "none"), {"duration": None}),
+        (("list-processes", "--match", "none"), {"match": "none"}),
+        (("get-file", "--path", "/a b/\\xff"), {"path": "/a b/\\xff"}),
+    ],
+)
+def test_parameters_have_their_own_types(run, signed_in, line, params):
+    """Numbers, switches, null and text go over the wire as what they are."""
+    action, *options = line
+    assert run(action, "web-01", *options).code == 0
+    assert signed_in.requests[-1][1]["params"] == params
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (("isolate",), "No endpoint"),
+        (("isolate", "web-01", "--duration", "5x"), "duration"),
+        (("isolate", "web-01", "--allow", "10.0.0.0/99"), "allow"),
+        (("isolate", "web-01", "--valid-for", "never"), "valid_for"),
+        (("isolate", "--label", "nonsense"), "label"),
+        (("kill-process", "web-01"), "--pid"),
+        (("kill-process", "web-01", "--pid", "0"), "pid"),
+        (("get-file", "web-01", "--path", "relative"), "path"),
+        (("get-file", "web-01", "--path", "/" + "x" * 5000), "path"),
+    ],
+)
+def test_what_is_wrong_is_never_sent(run, signed_in, line, said):
+    """A wrong parameter is found here, with its name, and ends with 2."""
+    ended = run(*line)
+    assert ended.code == 2
+    assert said in ended.err
+    assert not signed_in.requests
+
+
+# --- are you sure? ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fleet(signed_in):
+    """More endpoints than are changed without a question, all in production."""
+    signed_in.endpoints = [an_endpoint(n, labels=("env=prod",)) for n in range(1, MANY + 2)]
+    return signed_in
+
+
+def ordered(stub) -> bool:
+    return bool(stub.asked("POST /actions/isolate/orders"))
+
+
+@pytest.mark.parametrize("by_label", [False, True])
+def test_many_endpoints_need_a_yes(run, fleet, terminal, by_label):
+    """On a terminal a change of many endpoints is asked for, also when a label selects them."""
+    targets = ["--label", "env=prod"] if by_label else [one.hostname for one in fleet.endpoints]
+    terminal("n", "y")
+    refused = run("isolate", *targets)
+    assert refused.code == 10
+    assert "Nothing was ordered" in refused.err
+    assert not ordered(fleet)
+    assert run("isolate", *targets).code == 0
+    assert ordered(fleet)
+
+
+@pytest.mark.parametrize("extra", [("--yes",), ("--dry-run",)])
+def test_no_question_where_none_is_needed(run, fleet, terminal, extra):
+    """A yes in advance and a dry run are not asked about."""
+    terminal()
+    assert run("isolate", "--label", "env=prod", *extra).code == 0
+
+
+def test_reading_and_few_endpoints_are_not_asked_about(run, fleet, terminal):
+    """Read-only actions on many, and changes of few, go ahead."""
+    terminal()
+    assert run("list-processes", "--label", "env=prod").code == 0
+    assert run("isolate", "web-01").code == 0
+
+
+def test_a_script_is_not_asked(run, fleet):
+    """Without a terminal nobody can answer."""
+    assert run("isolate", "--label", "env=prod").code == 0
+
+
+# --- every kind of option --------------------------------------------------------------------------------------------
+
+
+def test_a_command_of_every_kind_of_option(run, signed_in, tmp_path, monkeypatch):
+    """Choices, structure, sets and secrets of a made-up action arrive; the secret comes from a file."""
+    (tmp_path / "key").write_text("s3cret\nmore\n")
+    command = order_command(do_everything)
+    monkeypatch.setattr("stanch.cli.main.Root.get_command", lambda *_: command)
+    signed_in.raw["POST /actions/do_everything/orders"] = (
+        201,
+        signed_in.order("isolate", {"endpoints": ["web-01"], "params": {}}).model_dump_json().encode(),
+    )
+    ended = run(
+        "do-everything", "web-01", "--pid", "1", "--colour", "blue", "--no-on", "--rules", '{"path": "/a"}',
+        "--ports", "443", "--ports", "22", "--key", str(tmp_path / "key"), "--maybe", "true", "--level", "none",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    sent = signed_in.requests[-1][1]["params"]
+    assert sorted(sent.pop("ports")) == [22, 443]
+    assert sent == {
+        "pid": 1,
+        "colour": "blue",
+        "on": False,
+        "rules": [{"path": "/a"}],
+        "key": "s3cret",
+        "maybe": True,
+        "level": None,
+    }
+
+
+def test_destructive_actions_ask_even_for_one(run, signed_in, terminal, monkeypatch):
+    """What cannot be repaired is always asked about."""
+    monkeypatch.setattr("stanch.cli.main.Root.get_command", lambda *_: order_command(do_everything))
+    terminal("n")
+    assert run("do-everything", "web-01", "--pid", "1").code == 10
+    assert not json.dumps(signed_in.requests).count("do_everything")

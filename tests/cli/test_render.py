@@ -1,0 +1,97 @@
+"""Blocks are chosen by the types of fields."""
+
+import datetime as dt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stanch.cli.render import Fields, Note, Table, blocks, human_size, show, summary
+from stanch.core.action import Plan, Step
+from stanch.core.model import Model
+from stanch.core.types import Duration, EvidenceRef, Instant, Secret, Text
+
+REF = EvidenceRef(id="evi_1", name="/tmp/x", size=1536, sha256="a" * 64)
+
+
+class Leaf(Model):
+    """A row."""
+
+    number: int
+    title: Text
+    depth: int = 0
+
+
+class Whole(Model):
+    """Everything at once."""
+
+    flag: bool = True
+    lasts: Duration = dt.timedelta(hours=5)
+    at: Instant = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
+    nothing: Text | None = None
+    words: tuple[Text, ...] = ("a", "b")
+    empty: tuple[Leaf, ...] = ()
+    key: Secret = "hidden"
+    evidence: EvidenceRef = REF
+    inner: Leaf = Leaf(number=1, title="in")
+    leaves: tuple[Leaf, ...] = (Leaf(number=1, title="root"), Leaf(number=22, title="child", depth=1))
+
+
+def test_a_value_becomes_fields_notes_and_tables():
+    """Plain fields first, evidence with its command, rows in a table."""
+    first, note, rows = blocks(Whole(), title="web-01")
+    assert isinstance(first, Fields)
+    assert first.title == "web-01"
+    assert dict(first.rows) == {
+        "flag": "yes",
+        "lasts": "5h",
+        "at": "2026-11-24 12:00:00+00:00",
+        "nothing": "-",
+        "words": "a, b",
+        "empty": "none",
+        "key": "********",
+        "evidence": f"/tmp/x, 1.5 KiB, SHA-256 {'a' * 64}",
+        "inner number": "1",
+        "inner title": "in",
+        "inner depth": "0",
+    }
+    assert note == Note("Fetch it with: stanch evidence get evi_1")
+    assert rows == Table(("number", "title"), (("1", "root"), ("22", "  child")), "leaves", frozenset({0}), tree=True)
+
+
+def test_a_plan_is_shown_with_its_steps():
+    """The generic way serves the plan, too."""
+    plan = Plan(changes=True, steps=(Step(what="Drop", target="all"),), warnings=("Beware",))
+    fields, steps = blocks(plan)
+    assert ("warnings", "Beware") in fields.rows
+    assert steps.rows == (("Drop", "all"),)
+
+
+def test_a_summary_is_one_short_line():
+    """Fields in short, rows as a number, secrets hidden."""
+    line = summary(Whole())
+    assert line.startswith("flag yes, lasts 5h")
+    assert len(line) <= 101
+    assert "hidden" not in line
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (1_572_864, "1.5 MiB"), (2**40, "1.0 TiB")],
+)
+def test_sizes_read_well(size, text):
+    """The largest unit that leaves a number above one."""
+    assert human_size(size) == text
+
+
+@given(st.integers(0, 2**63))
+def test_every_size_can_be_shown(size):
+    """No size is out of range."""
+    assert human_size(size)[0].isdigit()
+
+
+def test_any_value_can_be_shown():
+    """A mapping is JSON, a set a list, and an unknown thing its own text."""
+    assert show({"a": [1, "x"]}) == '{"a": [1, "x"]}'
+    assert show(frozenset()) == "none"
+    assert show(3.5) == "3.5"

@@ -1,0 +1,98 @@
+"""The client against a real HTTPS server."""
+
+import pytest
+
+from stanch.client.api import Client
+from stanch.core.errors import (
+    NotAuthenticated,
+    NotFound,
+)
+from stanch.core.rest import LabelChange, OrderCommon, TokenCreate
+from stanch.core.task import State
+from tests.client.stub import PASSWORD, TOKEN, an_endpoint
+
+
+def test_health_needs_no_token(stub):
+    """A client without a token can ask whether the server is well."""
+    with Client(stub.url, ca=stub.ca) as nobody:
+        assert nobody.health().status == "ok"
+
+
+def test_login_gives_a_token_that_works(stub):
+    """Name and password are answered with a session, and a wrong password with its error."""
+    with Client(stub.url, ca=stub.ca) as nobody:
+        assert nobody.login("alice", PASSWORD).token == TOKEN
+        with pytest.raises(NotAuthenticated, match="wrong"):
+            nobody.login("alice", "guess")
+
+
+def test_whoami(client):
+    """The client knows whose token it carries."""
+    assert client.whoami().name == "alice"
+
+
+def test_lists_go_on_to_their_end(client, stub):
+    """A list that comes in pages is read to its last page, without gaps or repetitions."""
+    stub.endpoints, stub.page = [an_endpoint(n) for n in range(1, 8)], 3
+    assert [one.id for one in client.endpoints()] == [f"ept_{n}" for n in range(1, 8)]
+
+
+def test_a_page_that_points_at_itself_ends_the_list(client, stub):
+    """A server that answers the same page for ever does not keep the client for ever."""
+    page = f'{{"items": [{an_endpoint(1).model_dump_json()}], "next": "x"}}'.encode()
+    stub.raw["GET /endpoints"] = (200, page)
+    assert len(list(client.endpoints())) == 2
+
+
+def test_search_and_labels_are_sent(client, stub):
+    """Search text and every label reach the server."""
+    stub.endpoints = [an_endpoint(1, labels=("env=prod", "role=db")), an_endpoint(2, labels=("env=prod",))]
+    assert [one.id for one in client.endpoints(search="10.0.0", labels=["env=prod", "role=db"])] == ["ept_1"]
+
+
+def test_label_sends_only_what_changes(client, stub):
+    """Adding a label says nothing about removing one."""
+    changed = client.label("web-01", LabelChange(add=("env=prod",)))
+    assert changed.labels == ("env=prod",)
+    assert stub.asked("PATCH /endpoints/web-01/labels") == [{"add": ["env=prod"]}]
+
+
+def test_submit_sends_only_what_was_given(client, stub):
+    """Defaults of the order and of the parameters stay off the wire."""
+    order = client.submit("kill_process", OrderCommon(endpoints=("web-01",)), {"pid": 4711})
+    assert order.states == {State.QUEUED: 1}
+    assert stub.asked("POST /actions/kill_process/orders") == [{"endpoints": ["web-01"], "params": {"pid": 4711}}]
+
+
+def test_orders_tasks_tokens_evidence(client, stub):
+    """Every other path answers with its own type."""
+    order = client.submit("isolate", OrderCommon(endpoints=("web-01",)), {})
+    assert [one.id for one in client.orders()] == [order.id]
+    assert client.task(order.tasks[0].id).hostname == "web-01"
+    assert client.cancel(order.id).states == {State.CANCELLED: 1}
+    assert client.undo(order.id).action == "release"
+    assert client.tokens()[0].id == "etk_1"
+    assert client.create_token(TokenCreate(uses=2)).token == "tok_secret"
+    client.revoke_token("etk_1")
+    client.revoke("web-01")
+    client.logout()
+    stub.add_evidence("evi_1", "/tmp/x", b"x")
+    assert [one.id for one in client.evidence(order=order.id)] == ["evi_1"]
+    assert client.find_evidence("evi_1").size == 1
+    assert {one.name for one in client.actions()} >= {"isolate", "release"}
+
+
+@pytest.mark.parametrize("key", ["", ".", ".."])
+def test_a_name_that_would_leave_its_path_is_not_found(client, stub, key):
+    """A name cannot turn one request into another."""
+    with pytest.raises(NotFound):
+        client.endpoint(key)
+    assert not stub.requests
+
+
+@pytest.mark.parametrize("key", ["a/b", "../../whoami", "x?search=1", "ü", "[red]"])
+def test_any_other_name_stays_one_part_of_the_path(client, stub, key):
+    """Slashes, question marks and foreign letters are quoted."""
+    with pytest.raises(NotFound):
+        client.order(key)
+    assert len(stub.requests) == 1

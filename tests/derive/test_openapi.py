@@ -1,0 +1,58 @@
+"""Bodies of orders, and entries of the list of actions."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from stanch.actions import load
+from stanch.core.rest import ActionView, OrderCommon
+from stanch.derive.openapi import action_view, order_body
+from tests.derive.synthetic import Everything, do_everything, do_nothing
+
+
+def test_a_body_is_the_order_and_the_parameters():
+    """The fields of every order stand beside `params` of the action's own type."""
+    body = order_body(do_everything).model_validate({"endpoints": ["a"], "reason": "why", "params": {"pid": 1}})
+    assert isinstance(body, OrderCommon)
+    assert body.params == Everything(pid=1)
+    assert set(type(body).model_fields) == {*OrderCommon.model_fields, "params"}
+
+
+def test_parameters_may_be_left_out_where_none_is_needed():
+    """An action without required parameters needs no `params`."""
+    assert order_body(do_nothing).model_validate({"endpoints": ["a"]}).params == do_nothing.params()
+    with pytest.raises(ValidationError, match="params"):
+        order_body(do_everything).model_validate({"endpoints": ["a"]})
+
+
+@pytest.mark.parametrize(
+    "body", [{"params": {"pid": 1, "x": 1}}, {"params": {"pid": 0}}, {"params": {"pid": 1}, "x": 1}]
+)
+def test_unknown_and_wrong_fields_are_refused(body):
+    """A body is closed and bounded, as its parameters are."""
+    with pytest.raises(ValidationError):
+        order_body(do_everything).model_validate(body)
+
+
+def test_bodies_have_names_of_their_own():
+    """Two actions never share a schema name."""
+    names = [order_body(one).__name__ for one in load().values()]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("action", [*load().values(), do_everything, do_nothing], ids=lambda one: one.name)
+def test_every_view_crosses_the_wire(action):
+    """What the list says is JSON and comes back the same."""
+    view = action_view(action)
+    assert ActionView.model_validate_json(view.model_dump_json()) == view
+    assert json.dumps(view.params)
+    assert view.risk == action.risk
+
+
+def test_undo_is_an_action_or_a_reason():
+    """A program can tell what takes an order back."""
+    views = {name: action_view(one).undo for name, one in load().items()}
+    assert views["isolate"] == "release"
+    assert views["list_processes"] is None
+    assert action_view(do_everything).undo == "It was only a test | really."
