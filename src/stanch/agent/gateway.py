@@ -1,0 +1,131 @@
+"""Plain HTTPS requests to the gateway: one at a time, through whichever address answers."""
+
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from io import BytesIO
+from ssl import SSLContext
+from typing import Any, Self
+
+import aiohttp
+from pydantic import ValidationError
+
+from stanch.agent.resolve import Target
+from stanch.core.errors import ErrorBody, StanchError, TooLarge, Unavailable, VerificationFailed
+
+MAX_ANSWER_BYTES = 256 * 1_048_576
+"""The list of committed parts of the largest evidence fits."""
+
+STALLED_MILLISECONDS = 60_000
+"""Unacknowledged bytes for so long mean that the connection is dead, though nobody said so."""
+
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=120.0)
+_SERVER_TROUBLE = 500
+
+
+def dial(info: tuple[Any, ...]) -> socket.socket:
+    """A TCP socket that notices within a minute when the other side has silently gone."""
+    family, kind, protocol, _, _ = info
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MILLISECONDS)
+    return made
+
+
+class Gateway:
+    """The gateway as a place to send requests to; makes its connection pool at the first one."""
+
+    def __init__(
+        self, *, tls: SSLContext, targets: Callable[[], tuple[Target, ...]], max_answer: int = MAX_ANSWER_BYTES
+    ) -> None:
+        self._tls = tls
+        self._targets = targets
+        self._max_answer = max_answer
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def request(
+        self, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The body of a good answer.
+
+        Unavailable if no address answers, or the server has trouble of its own: then it may be tried again. Any other
+        error is the server's word on this request.
+        """
+        last = Unavailable("No address of the server is known")
+        for target in self._targets():
+            try:
+                return await self._ask(target, method, path, body, headers or {})
+            except Unavailable as error:
+                last = error
+            except VerificationFailed as error:
+                # Whoever has that address now is not our server; ours may still be at another one, or come back.
+                last = Unavailable(error.message, got=error.got, expected=error.expected)
+        raise last
+
+    async def _ask(self, target: Target, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        async with answering(target.authority):
+            request = self._pool().request(
+                method,
+                target.url(path),
+                # A stream of known length: one large `bytes` would be written in one go and stop the event loop.
+                data=BytesIO(body),
+                headers={"Host": target.authority, "Content-Type": "application/octet-stream", **headers},
+                server_hostname=target.host,
+                allow_redirects=False,
+            )
+            async with request as response:
+                return await read_answer(response, limit=self._max_answer)
+
+    def _pool(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self._tls, limit=4, socket_factory=dial)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False)
+        return self._session
+
+
+@asynccontextmanager
+async def answering(server: str) -> AsyncIterator[None]:
+    """Turn what the network does to a request into our errors: Unavailable, or VerificationFailed for a certificate."""
+    try:
+        yield
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
+        raise VerificationFailed(
+            f"The server at {server} did not prove who it is", got=error, expected="a certificate of its CA"
+        ) from error
+    except (aiohttp.ClientError, OSError) as error:
+        got = str(error) or type(error).__name__
+        raise Unavailable(f"The server at {server} does not answer", got=got) from error
+
+
+async def read_answer(response: aiohttp.ClientResponse, *, limit: int) -> bytes:
+    """The body of a good answer, or the error that a bad one means."""
+    body = await _bounded(response, limit)
+    if response.status >= _SERVER_TROUBLE:
+        raise Unavailable("The server has trouble of its own", got=_error_of(response.status, body))
+    if not response.ok or response.status >= 300:  # noqa: PLR2004 - redirects are not for agents
+        raise _error_of(response.status, body)
+    return body
+
+
+async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > limit:
+            raise TooLarge("The server's answer is too large", got=f"over {limit} bytes", expected=f"at most {limit}")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _error_of(status: int, body: bytes) -> StanchError:
+    try:
+        return StanchError.from_body(ErrorBody.model_validate(json.loads(body)["error"]))
+    except (ValueError, ValidationError, KeyError, TypeError):
+        return StanchError("The server refused the request", got=f"HTTP status {status}")

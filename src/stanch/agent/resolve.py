@@ -1,0 +1,236 @@
+"""Where the server can be reached, remembered so that isolation never depends on a name server.
+
+Addresses come from three sources: the signed `addresses` envelope, our own look-ups of the names in the server's URLs,
+and what either said before (a file in the state folder). The one that answered last comes first.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from threading import Thread
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import structlog
+from pydantic import Field
+
+from stanch.core.envelope import AddressesBody
+from stanch.core.errors import Invalid
+from stanch.core.host import Peer
+from stanch.core.model import LooseModel
+from stanch.core.types import Text
+from stanch.disk.atomic import atomic_write
+
+DEFAULT_PORT = 443
+MAX_TARGETS = 256
+MAX_FILE_BYTES = 256 * 1024
+LOOK_UP_SECONDS = 3.0
+"""An isolated endpoint has no DNS: a reconnect must not wait long to find that out."""
+
+LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
+"""The addresses of a host name, as text; OSError if there are none."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """One way to the server: an address and port to dial, and the name that its certificate must carry."""
+
+    host: str
+    port: int
+    address: str
+
+    def url(self, path: str) -> str:
+        """The URL that dials exactly this address."""
+        literal = f"[{self.address}]" if ":" in self.address else self.address
+        return f"https://{literal}:{self.port}{path}"
+
+    @property
+    def authority(self) -> str:
+        """The Host header that the server expects."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def peer(self) -> Peer:
+        """For the firewall."""
+        return Peer(address=ip_address(self.address), port=self.port)
+
+
+Line = tuple[Text, Annotated[int, Field(ge=1, le=65535)], Text]
+"""Host, port, address: a target in the file."""
+
+Lines = Annotated[tuple[Line, ...], Field(max_length=MAX_TARGETS)]
+
+
+class Remembered(LooseModel):
+    """The file in the state folder."""
+
+    urls: Annotated[tuple[Text, ...], Field(max_length=32)] = ()
+    """Base URLs of the gateway, best first."""
+    live: Line | None = None
+    """The one that answered last."""
+    signed: Lines = ()
+    """What the server's signed envelope named."""
+    found: Lines = ()
+    """What looking up the names of the URLs gave."""
+
+
+def split_url(url: str) -> tuple[str, int]:
+    """Host and port of a gateway URL; Invalid if it is none."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or DEFAULT_PORT
+    except ValueError:
+        host, port, parts = None, 0, urlsplit("")
+    if parts.scheme != "https" or not host or parts.path not in {"", "/"} or parts.query or parts.username:
+        raise Invalid("This is no gateway URL", got=url[:200], expected="https://HOST:PORT")
+    return host, port
+
+
+class SystemResolver:
+    """Asks the system's resolver, which can take half a minute and cannot be stopped.
+
+    So it gets a thread that nobody waits for, at exit neither, and at most one per name: an outage of the name servers
+    must not use up the threads in which the agent reads files.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """The addresses of a name; OSError if there are none."""
+        if (host, port) not in self._asked:
+            loop = asyncio.get_running_loop()
+            self._asked[host, port] = loop.create_future()
+            Thread(target=self._ask, args=(loop, host, port), name="resolver", daemon=True).start()
+        found = await asyncio.shield(self._asked[host, port])
+        if not found:
+            raise OSError(f"{host} has no address")
+        return found
+
+    def _ask(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, ValueError):
+            found = []
+        addresses = [str(info[4][0]) for info in found]
+        with suppress(RuntimeError):  # the agent has stopped meanwhile
+            loop.call_soon_threadsafe(self._answer, host, port, addresses)
+
+    def _answer(self, host: str, port: int, found: Sequence[str]) -> None:
+        future = self._asked.pop((host, port))
+        if not future.done():
+            future.set_result([address for address in found if "%" not in address])
+
+
+class AddressBook:
+    """Every way to the server that we know of, best first, on disk across restarts."""
+
+    def __init__(self, path: Path, *, urls: Sequence[str], look_up: LookUp | None = None) -> None:
+        self._path = path
+        self._look_up = look_up or SystemResolver()
+        self._known = _read(path)
+        if not self._known.urls:
+            self._known = self._known.model_copy(update={"urls": tuple(urls)})
+        self._targets = _all_targets(self._known)
+
+    def targets(self) -> tuple[Target, ...]:
+        """All of them, the one that answered last first."""
+        return self._targets
+
+    def peers(self) -> tuple[Peer, ...]:
+        """The same for a firewall, which needs no names."""
+        return tuple(dict.fromkeys(one.peer for one in self._targets))
+
+    def prefer(self, target: Target) -> None:
+        """This one answered."""
+        self._keep(live=_line(target))
+
+    async def learn(self, body: AddressesBody) -> None:
+        """Take over what the server signed, in place of what it signed before; the live address stays in any case."""
+        urls = tuple(filter(_is_usable, body.urls)) or self._known.urls
+        hosts = list(map(split_url, urls))
+        signed = [_signed_target(peer, hosts) for peer in body.peers]
+        found = [line for line in self._known.found if (line[0], line[1]) in hosts]
+        self._keep(urls=urls, signed=tuple(map(_line, signed)), found=tuple(found))
+
+    async def refresh(self) -> None:
+        """Look the names up again, within seconds; what answers replaces what was found for that name before."""
+        for host, port in map(split_url, self._known.urls):
+            addresses = () if _is_address(host) else await self._addresses(host, port)
+            if addresses:
+                others = [line for line in self._known.found if (line[0], line[1]) != (host, port)]
+                fresh = [_line(Target(host, port, one)) for one in dict.fromkeys(addresses)]
+                self._keep(found=tuple([*fresh, *others][:MAX_TARGETS]))
+
+    async def _addresses(self, host: str, port: int) -> Sequence[str]:
+        try:
+            async with asyncio.timeout(LOOK_UP_SECONDS):
+                return await self._look_up(host, port)
+        except (OSError, TimeoutError) as error:
+            log.info("name-not-resolved", host=host, error=str(error) or "timed out", known=len(self._targets))
+            return ()
+
+    def _keep(self, **changed: Any) -> None:
+        now = self._known.model_copy(update=changed)
+        if now != self._known:
+            atomic_write(self._path, now.model_dump_json().encode())
+            self._known, self._targets = now, _all_targets(now)
+
+
+def _all_targets(known: Remembered) -> tuple[Target, ...]:
+    literal = [(host, port, host) for host, port in map(split_url, known.urls) if _is_address(host)]
+    live = [known.live] if known.live else []
+    lines = dict.fromkeys([*live, *literal, *known.signed, *known.found])
+    return tuple(_target(line) for line in lines)[:MAX_TARGETS]
+
+
+def _signed_target(peer: Peer, hosts: Sequence[tuple[str, int]]) -> Target:
+    """Under a name of that port, since the certificate carries them all; under the address itself if there is none."""
+    names = [host for host, port in hosts if port == peer.port and not _is_address(host)]
+    address = str(peer.address)
+    return Target(names[0] if names else address, peer.port, address)
+
+
+def _read(path: Path) -> Remembered:
+    """What was remembered; a damaged file is worth a log line, not a failure: the URLs of the identity remain."""
+    try:
+        with path.open("rb") as file:
+            remembered = Remembered.model_validate_json(file.read(MAX_FILE_BYTES))
+        _ = [one.peer for one in _all_targets(remembered)]
+    except FileNotFoundError:
+        return Remembered()
+    except (OSError, ValueError, Invalid) as error:
+        log.warning("addresses-forgotten", path=str(path), error=type(error).__name__)
+        return Remembered()
+    return remembered
+
+
+def _line(target: Target) -> Line:
+    return (target.host, target.port, target.address)
+
+
+def _target(line: Line) -> Target:
+    return Target(*line)
+
+
+def _is_usable(url: str) -> bool:
+    try:
+        split_url(url)
+    except Invalid as error:
+        log.warning("url-ignored", error=str(error))
+        return False
+    return True
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,40 @@
+"""Where the agent keeps its things on this machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+CONFIG_VARIABLE = "STANCH_AGENT_CONFIG"
+STATE_VARIABLE = "STANCH_AGENT_STATE"
+SOCKET_VARIABLE = "STANCH_AGENT_SOCKET"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The agent's places; each may be overridden for tests and for the demo."""
+
+    config: Path = Path("/etc/stanch/agent.toml")
+    """The local policy, written by the owner of the machine."""
+
+    state: Path = Path("/var/lib/stanch/agent")
+    """Identity and journal; only the agent's own account may enter."""
+
+    socket: Path = Path("/run/stanch/agent.sock")
+    """Where `stanch local` reaches a running agent."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """The places that the environment names, the usual ones otherwise."""
+        named = {"config": CONFIG_VARIABLE, "state": STATE_VARIABLE, "socket": SOCKET_VARIABLE}
+        return cls(**{place: Path(environ[variable]) for place, variable in named.items() if environ.get(variable)})
+
+    @property
+    def journal(self) -> Path:
+        """The agent's journal."""
+        return self.state / "journal.db"
+
+    @property
+    def addresses(self) -> Path:
+        """The addresses of the server that were seen last."""
+        return self.state / "addresses.json"

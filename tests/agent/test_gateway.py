@@ -1,0 +1,87 @@
+"""Requests to the gateway: through whichever address answers, with every failure as an error of ours."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from stanch.agent.gateway import Gateway, _error_of
+from stanch.agent.resolve import Target
+from stanch.core.errors import Invalid, NotFound, StanchError, TooLarge, Unavailable
+from stanch.core.frames import EVIDENCE_PATH
+from tests.fakes.gateway import FakeGateway, gateway
+
+CA = "/v1/ca"
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[FakeGateway]:
+    async with gateway(tmp_path) as one:
+        yield one
+
+
+def to(server: FakeGateway, tmp_path: Path, *ports: int, **options: int) -> Gateway:
+    """A way to the server through these ports."""
+    state = tmp_path / "state"
+    identity = server.identity(state)
+    targets = tuple(Target("127.0.0.1", port, "127.0.0.1") for port in ports)
+    return Gateway(tls=identity.tls(state), targets=lambda: targets, **options)
+
+
+async def test_the_first_address_that_answers_is_used(server, tmp_path):
+    """Addresses at which nobody listens are passed over."""
+    async with to(server, tmp_path, 1, server.port) as way:
+        assert await way.request("GET", CA) == server.authority.pem.encode()
+
+
+async def test_a_stranger_at_an_address_is_passed_over(server, tmp_path):
+    """Whoever cannot prove to be our server gets nothing from us, and does not keep us from the right one."""
+    async with gateway(tmp_path) as stranger, to(server, tmp_path, stranger.port, server.port) as way:
+        assert await way.request("GET", CA) == server.authority.pem.encode()
+
+
+async def test_nobody_answers(server, tmp_path):
+    """Without an address that answers, the error says so, and that it may be tried again."""
+    async with to(server, tmp_path, 1) as way:
+        with pytest.raises(Unavailable, match="does not answer"):
+            await way.request("GET", CA)
+    async with to(server, tmp_path) as way:
+        with pytest.raises(Unavailable, match="No address"):
+            await way.request("GET", CA)
+
+
+async def test_trouble_of_the_server_may_be_tried_again(server, tmp_path):
+    """A status of 500 and more is an outage, not a refusal."""
+    server.unwell = 1
+    async with to(server, tmp_path, server.port) as way:
+        with pytest.raises(Unavailable, match="trouble of its own"):
+            await way.request("PUT", f"{EVIDENCE_PATH}/ev/parts/0", b"x")
+
+
+async def test_the_servers_error_comes_back_as_the_same_class(server, tmp_path):
+    """A refusal with a body of ours is that error again."""
+    async with to(server, tmp_path, server.port) as way:
+        with pytest.raises(NotFound, match="nothing here"):
+            await way.request("GET", "/v1/nothing")
+
+
+async def test_an_answer_that_is_too_large_is_not_taken_in(server, tmp_path):
+    """The memory of the agent is not the server's to fill."""
+    async with to(server, tmp_path, server.port, max_answer=10) as way:
+        with pytest.raises(TooLarge):
+            await way.request("GET", CA)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"error": 1}', b"<html>", b'{"error": {"code": "x"}}'])
+def test_a_foreign_error_is_told_by_its_status(body):
+    """A proxy's error page is no error of ours, and is told as what it is."""
+    error = _error_of(418, body)
+    assert type(error) is StanchError
+    assert "418" in error.got
+
+
+def test_an_error_of_ours_keeps_its_class():
+    """The body of an error names its class by its code."""
+    body = f'{{"error": {Invalid("wrong", got="x").body().model_dump_json()}}}'.encode()
+    error = _error_of(422, body)
+    assert (type(error), error.got) == (Invalid, "x")

@@ -1,0 +1,96 @@
+"""What `stanch local` does where no agent runs: on real nftables, in a network namespace of the test."""
+
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stanch.actions.isolate import EFFECT
+from stanch.agent.clock import AgentClock
+from stanch.agent.effects import Effects
+from stanch.agent.host.clock import boot_id, boot_seconds
+from stanch.agent.host.firewall import NftFirewall
+from stanch.agent.host.namespace import Namespace
+from stanch.agent.identity import Binding
+from stanch.agent.journal import Journal
+from stanch.agent.local import isolation_off, isolation_status, show_isolation
+from stanch.agent.settings import Settings
+from stanch.agent.spool import Spool
+from stanch.core.errors import NotFound, VerificationFailed
+from stanch.core.host import IsolationRules, IsolationState, KernelIsolation, Peer
+from tests.fakes.gateway import FakeGateway
+from tests.netns import netns
+
+RULES = IsolationRules(servers=(Peer(address=ip_address("192.0.2.1"), port=8444),))
+NOTHING = KernelIsolation(state=IsolationState.RELEASED, rules=None, remaining=None)
+
+
+def test_no_isolation_is_shown_as_such():
+    """Every field is there, so that a program need not guess."""
+    shown = show_isolation(NOTHING, None)
+    assert shown == {
+        "state": "released",
+        "remaining_seconds": None,
+        "since": None,
+        "until": None,
+        "servers": [],
+        "allow": [],
+        "not_covered": [],
+    }
+
+
+async def test_a_machine_that_was_never_enrolled_has_nothing_to_lift(tmp_path):
+    """Without an identity there is no agent, and the error says so."""
+    with pytest.raises(NotFound, match="not enrolled"):
+        await isolation_off(tmp_path)
+
+
+async def test_another_namespace_than_the_identitys_is_not_touched(tmp_path):
+    """What was enrolled elsewhere changes nothing here."""
+    state = tmp_path / "state"
+    identity = FakeGateway(tmp_path).identity(state)
+    identity.model_copy(update={"binding": Binding(boot_id=boot_id(), net=1, pid=1)}).save(state)
+    with pytest.raises(VerificationFailed, match="other namespaces"):
+        await isolation_status(state)
+
+
+@pytest.mark.root
+def test_an_isolation_that_its_agent_left_behind_can_be_lifted(tmp_path):
+    """The tables go, the effect is forgotten, and a notice waits for the next agent."""
+    state = tmp_path / "state"
+    with netns() as inside:
+        inside.run(lambda: isolate_and_die(tmp_path, state))
+        seen = inside.run(lambda: isolation_status(state))
+        assert (seen["state"], seen["servers"]) == ("isolated", ["192.0.2.1 port 8444"])
+        assert 0 < seen["remaining_seconds"] <= 3600
+        lifted = inside.run(lambda: isolation_off(state))
+        assert (lifted["changed"], lifted["state"]) == (True, "released")
+        assert inside.run(lambda: isolation_off(state))["changed"] is False
+        assert inside.command("nft list ruleset") == ""
+        effect, notices = inside.run(lambda: left_in_the_journal(state))
+    assert effect is None
+    assert [one.detail["changed"] for one in notices] == [True, False]
+
+
+async def isolate_and_die(folder: Path, state: Path) -> None:
+    """What an agent that isolated and was killed leaves behind."""
+    identity = FakeGateway(folder).identity(state)
+    identity.model_copy(update={"binding": Binding.here(boot_id())}).save(state)
+    journal, firewall = Journal(Settings(state=state).journal), NftFirewall(Namespace.current("net"))
+    effects = Effects(journal, AgentClock(journal, boot_seconds, boot_id()))
+    await effects.hold("tsk_1", EFFECT, lift_action="release", lift_params={}, detail={}, lasts=timedelta(hours=1))
+    await firewall.isolate(RULES, lift_after=timedelta(hours=1))
+    await firewall.close()
+    await journal.close()
+
+
+async def left_in_the_journal(state: Path) -> Any:
+    """The isolation as the next agent finds it, and what it will tell the server."""
+    journal = Journal(Settings(state=state).journal)
+    clock = AgentClock(journal, boot_seconds, boot_id())
+    try:
+        return Effects(journal, clock).current(EFFECT), await Spool(journal, clock).pending(10)
+    finally:
+        await journal.close()
