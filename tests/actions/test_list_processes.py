@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.actions.list_processes import ListProcesses, keep_matching, list_processes
+from stanch.actions.list_processes import MAX_BYTES, ListProcesses, as_many_as_fit, keep_matching, list_processes
 from stanch.core.host import Process
 from tests.fakes.host import FakeEndpoint
 
@@ -85,3 +85,15 @@ def test_filtering_twice_is_filtering_once(processes):
     """The filter keeps what it has kept."""
     once = keep_matching(processes, "evil")
     assert keep_matching(once, "evil") == once
+
+
+def test_a_table_that_is_too_large_is_cut() -> None:
+    """Rows are kept in order up to what one report can carry, and no further."""
+    one = Process(
+        pid=5, parent=1, started=1, user="u", name="n", executable=None, arguments="x" * 4000, state="S", memory=0
+    )
+    many = (one,) * 2000
+    kept = as_many_as_fit(many)
+    assert 0 < len(kept) < len(many)
+    assert sum(len(row.model_dump_json()) for row in kept) <= MAX_BYTES
+    assert as_many_as_fit(many[:5]) == many[:5]

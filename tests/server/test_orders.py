@@ -152,6 +152,17 @@ async def test_a_result_of_the_wrong_type_is_a_failure(parts):
     assert task.error.code == "invalid"
 
 
+async def test_done_without_a_result(parts):
+    """An effect that was seen stays done when its result was too large to be sent; the error says so."""
+    await parts.add_endpoints("web")
+    view = await order(parts)
+    await send(parts, view)
+    error = {"code": "too-large", "message": "The result is too large"}
+    await parts.orders.report("end_web", [report(view.tasks[0].id, result=None, error=error)])
+    task = await parts.orders.task(view.tasks[0].id)
+    assert (task.state, task.result, task.error.code) == (State.DONE, None, "too-large")
+
+
 async def test_unknown_is_corrected_and_the_audit_keeps_both(parts):
     """A late report corrects `unknown`, and the audit tells of it."""
     await parts.add_endpoints("web")

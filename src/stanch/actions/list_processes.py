@@ -1,5 +1,6 @@
 """List the processes of an endpoint, as a tree."""
 
+from itertools import accumulate
 from typing import Annotated
 
 from pydantic import Field
@@ -9,6 +10,8 @@ from stanch.core.host import Host, Process
 from stanch.core.types import MAX_PID, Text, minutes
 
 MAX_ROWS = 100_000
+MAX_BYTES = 3 * 1_048_576
+"""Of all rows in JSON: a report must fit a frame of the link."""
 
 
 class ListProcesses(Params):
@@ -27,6 +30,9 @@ class ProcessTable(Result):
     processes: Annotated[tuple[Process, ...], Field(max_length=MAX_ROWS)]
     """In tree order; `depth` says how deep."""
 
+    cut: bool = False
+    """The table was too large to be sent whole; `--match` narrows it."""
+
 
 @action(
     "list_processes",
@@ -43,7 +49,14 @@ async def list_processes(host: Host, params: ListProcesses) -> ProcessTable:
     """
     everything = tuple(await host.processes.list())
     wanted = keep_matching(everything, params.match) if params.match else everything
-    return ProcessTable(total=len(everything), processes=wanted[:MAX_ROWS])
+    rows = as_many_as_fit(wanted)
+    return ProcessTable(total=len(everything), processes=rows, cut=len(rows) < len(wanted))
+
+
+def as_many_as_fit(processes: tuple[Process, ...]) -> tuple[Process, ...]:
+    """The first rows, up to MAX_BYTES of JSON and MAX_ROWS."""
+    sizes = accumulate(len(one.model_dump_json()) + 1 for one in processes)
+    return tuple(one for one, size in zip(processes[:MAX_ROWS], sizes, strict=False) if size <= MAX_BYTES)
 
 
 def keep_matching(processes: tuple[Process, ...], text: str) -> tuple[Process, ...]:

@@ -222,12 +222,13 @@ def _checked(
     report: Report, action: AnyAction | None, *, dry_run: bool
 ) -> tuple[State, Model | None, ErrorBody | None]:
     """State, result and error to keep. What an endpoint says is hostile until it fits the action's own types."""
-    if report.state is not State.DONE or action is None:
+    if report.state is not State.DONE or action is None or report.result is None:
+        # Done without a result: it was too large to be sent, and the error says so.
         return report.state, None, report.error
     try:
         if dry_run:
-            return State.DONE, Plan.model_validate(report.result or {}), None
-        return State.DONE, action.parse_result(report.result or {}), None
+            return State.DONE, Plan.model_validate(report.result), None
+        return State.DONE, action.parse_result(report.result), None
     except ValidationError as error:
         return State.FAILED, None, invalid_fields("The plan is not of its type", error).body()
     except Invalid as error:
