@@ -176,3 +176,23 @@ async def test_names_that_are_nowhere_or_twice(parts):
     with pytest.raises(Conflict):
         await parts.fleet.get("same")
     assert (await parts.fleet.get("end_db")).id == "end_db"
+
+
+async def test_a_heartbeat_may_bring_a_new_inventory(parts):
+    """An inventory that changed is searched by its new content after the flush."""
+    await parts.add_endpoints("web")
+    parts.fleet.heartbeat("end_web", Heartbeat(inventory=Inventory(hostname="renamed")))
+    parts.fleet.heartbeat("end_web", Heartbeat())
+    await parts.fleet.flush()
+    assert [one.id for one in (await parts.fleet.search(text="renamed"))[0]] == ["end_web"]
+
+
+async def test_old_notices_make_room(parts, monkeypatch):
+    """An endpoint that tells without end keeps its newest notices only."""
+    monkeypatch.setattr("stanch.server.fleet.MAX_NOTICES", 3)
+    await parts.add_endpoints("web", "db")
+    await parts.fleet.notice("end_db", [Notice(seq=1, kind="k", at=1.0)])
+    await parts.fleet.notice("end_web", [Notice(seq=n, kind="k", at=1.0) for n in range(1, 8)])
+    kept = select(tables.notices.c.endpoint, tables.notices.c.seq).order_by(tables.notices.c.id)
+    rows = await parts.database.read(lambda c: c.execute(kept).all())
+    assert [tuple(row) for row in rows] == [("end_db", 1), ("end_web", 5), ("end_web", 6), ("end_web", 7)]

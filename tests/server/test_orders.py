@@ -131,6 +131,17 @@ async def test_the_same_report_twice(parts):
     assert task.result == RELEASED
 
 
+async def test_several_reports_in_one_unit(parts):
+    """Reports of several endpoints and kinds in one batch each move their own task."""
+    ids = await parts.add_endpoints("a", "b", "c")
+    view = await order(parts, endpoints=tuple(ids))
+    await send(parts, view)
+    tasks = {one.endpoint: one.id for one in view.tasks}
+    states = {"end_a": State.DONE, "end_b": State.DONE, "end_c": State.REFUSED}
+    await parts.orders.report_many([(one, report(tasks[one], state)) for one, state in states.items()])
+    assert (await parts.orders.get(view.id)).states == {State.DONE: 2, State.REFUSED: 1}
+
+
 async def test_a_report_for_somebody_elses_task(parts):
     """An endpoint cannot move the task of another, nor one that does not exist."""
     await parts.add_endpoints("web", "evil")

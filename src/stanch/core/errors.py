@@ -28,6 +28,7 @@ StanchError
 │   └── Interrupted         the agent stopped in the middle and the effect cannot be told
 ├── Cancelled
 └── Unavailable             a part of Stanch does not answer
+    └── TooManyRequests     ask again later
 """
 
 from collections.abc import Iterator
@@ -267,6 +268,12 @@ class Unavailable(StanchError):
     """A part of Stanch does not answer."""
 
     code, http_status, openc2_status, exit_code = "unavailable", 503, 503, 11
+
+
+class TooManyRequests(Unavailable):
+    """Somebody asks too often; waiting helps."""
+
+    code, http_status, openc2_status = "too-many-requests", 429, 503
 
 
 def error_classes() -> tuple[type[StanchError], ...]:

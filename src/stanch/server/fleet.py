@@ -21,6 +21,8 @@ from stanch.server.targets import labels_of
 from stanch.server.tokens import spend
 
 MAX_HOSTNAME = 255
+MAX_NOTICES = 10_000
+"""Kept of one endpoint; the oldest go first."""
 
 IssueCertificate = Callable[[str, str], tuple[str, bytes]]
 """(CSR in PEM, endpoint id) -> (certificate in PEM, its DER); raises Invalid for a CSR that is not acceptable."""
@@ -34,6 +36,15 @@ class Identity:
     hostname: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Beat:
+    """What the newest heartbeat told, until it is written down."""
+
+    at: datetime
+    effects: Sequence[Mapping[str, Any]]
+    inventory: Inventory | None
+
+
 class Fleet:
     """Every endpoint that ever enrolled."""
 
@@ -41,7 +52,7 @@ class Fleet:
         self._database = database
         self._now = now
         self._online: set[str] = set()
-        self._seen: dict[str, tuple[datetime, Sequence[Mapping[str, Any]]]] = {}
+        self._seen: dict[str, _Beat] = {}
 
     # --- enrolment and identity --------------------------------------------------------------------------------------
 
@@ -118,7 +129,10 @@ class Fleet:
     def heartbeat(self, endpoint: str, beat: Heartbeat) -> None:
         """It is still here. Kept in memory until `flush`."""
         self._online.add(endpoint)
-        self._seen[endpoint] = (self._now(), [one.model_dump(mode="json") for one in beat.effects])
+        before = self._seen.get(endpoint)
+        effects = [one.model_dump(mode="json") for one in beat.effects]
+        inventory = beat.inventory or (before.inventory if before else None)
+        self._seen[endpoint] = _Beat(self._now(), effects, inventory)
 
     def gone(self, endpoint: str) -> None:
         """Its link is down."""
@@ -134,13 +148,21 @@ class Fleet:
         seen, self._seen = self._seen, {}
         if not seen:
             return
-        rows = [{"b_id": one, "b_seen": at, "b_effects": effects} for one, (at, effects) in seen.items()]
+        rows = [{"b_id": one, "b_seen": beat.at, "b_effects": beat.effects} for one, beat in seen.items()]
         query = (
             update(endpoints)
             .where(endpoints.c.id == bindparam("b_id"))
             .values(last_seen=bindparam("b_seen"), effects=bindparam("b_effects"))
         )
-        await self._database.write(lambda connection: connection.execute(query, rows))
+
+        def unit(connection: Connection) -> None:
+            connection.execute(query, rows)
+            for one, beat in seen.items():
+                if beat.inventory is not None:
+                    columns = _inventory_columns(beat.inventory, one)
+                    connection.execute(update(endpoints).where(endpoints.c.id == one).values(**columns))
+
+        await self._database.write(unit)
 
     async def notice(self, endpoint: str, told: Sequence[Notice]) -> None:
         """Keep what an endpoint tells unasked; one that is told twice is kept once."""
@@ -155,6 +177,7 @@ class Fleet:
                 if connection.execute(known).first() is None:
                     row = {"endpoint": endpoint, "seq": one.seq, "kind": one.kind, "detail": dict(one.detail), "at": at}
                     connection.execute(insert(notices), {**row, "received": now})
+            _forget_old_notices(connection, endpoint)
 
         await self._database.write(unit)
 
@@ -220,8 +243,8 @@ class Fleet:
                 **{name: row._mapping[name] for name in _PLAIN},  # noqa: SLF001 - SQLAlchemy's documented accessor
                 "labels": tuple(sorted(labels)),
                 "online": row.id in self._online,
-                "last_seen": fresh[0] if fresh else row.last_seen,
-                "effects": fresh[1] if fresh else row.effects,
+                "last_seen": fresh.at if fresh else row.last_seen,
+                "effects": fresh.effects if fresh else row.effects,
             }
         )
 
@@ -238,6 +261,15 @@ def _the_one(name: str, rows: Sequence[Row[Any]]) -> Row[Any]:
         ids = ", ".join(row.id for row in living[:5])
         raise Conflict(f"Several endpoints are called {name[:100]}", got=ids, hint="Name the one you mean by its id.")
     return (exact or living)[0]
+
+
+def _forget_old_notices(connection: Connection, endpoint: str) -> None:
+    """A chatty endpoint must not fill the database."""
+    mine = notices.c.endpoint == endpoint
+    oldest_kept = select(notices.c.id).where(mine).order_by(notices.c.id.desc()).offset(MAX_NOTICES - 1).limit(1)
+    kept_from = connection.execute(oldest_kept).scalar()
+    if kept_from is not None:
+        connection.execute(delete(notices).where(mine, notices.c.id < kept_from))
 
 
 def _set_labels(connection: Connection, endpoint: str, labels: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from stanch.core.action import Action, AnyAction, Params, Plan, Registry, invalid_fields
 from stanch.core.errors import Conflict, ErrorBody, Invalid
@@ -237,7 +237,7 @@ def _checked(
 
 _MOVE = {
     event: update(tasks)
-    .where(tasks.c.id == bindparam("b_task"), tasks.c.state.in_(sources(event)))
+    .where(tasks.c.id == bindparam("b_task"), or_(*(tasks.c.state == one for one in sources(event))))
     .values({name: bindparam(name) for name in ("state", "result", "error", "changed")})
     for event in Event
 }

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from stanch.core.errors import Unavailable
+
 T = TypeVar("T")
 Unit = Callable[[Connection], T]
 
@@ -56,7 +58,12 @@ class Writer:
     async def do(self, unit: Unit[T]) -> T:
         """Run the unit in the next group; its answer, after the commit."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put_nowait(_Job(unit, future))
+        try:
+            self._jobs.put_nowait(_Job(unit, future))
+        except queue.Full:
+            raise Unavailable(
+                "The database cannot keep up", got=f"{MAX_WAITING} changes waiting", hint="Try again in a minute."
+            ) from None
         return await future
 
     def close(self) -> None:

@@ -1,0 +1,76 @@
+"""Evidence on its way in: begin, parts, finish; each only for the endpoint whose task it is."""
+
+import asyncio
+import re
+from http import HTTPStatus
+
+from aiohttp import web
+
+from stanch.core.errors import Invalid, TooLarge, Unavailable
+from stanch.core.frames import EVIDENCE_PATH, PART_BYTES, PART_HASH_HEADER, EvidenceFinish, EvidenceStart
+from stanch.server.evidence import Evidence
+from stanch.server.fleet import Fleet
+from stanch.server.gateway.answers import answer, read_body
+from stanch.server.gateway.identity import identify
+
+PART_SECONDS = 600
+"""A part takes no longer: 14 kB a second is the slowest line that we wait for."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_ID = r"{id:[0-9A-Za-z_-]{1,64}}"
+
+
+class EvidenceParts:
+    """The three requests that bring evidence in."""
+
+    def __init__(self, *, evidence: Evidence, fleet: Fleet) -> None:
+        self._evidence = evidence
+        self._fleet = fleet
+
+    def routes(self) -> list[web.RouteDef]:
+        """What answers where."""
+        return [
+            web.post(EVIDENCE_PATH, self.start),
+            web.put(f"{EVIDENCE_PATH}/{_ID}/parts/{{n:[0-9]{{1,7}}}}", self.part),
+            web.post(f"{EVIDENCE_PATH}/{_ID}/finish", self.finish),
+        ]
+
+    async def start(self, request: web.Request) -> web.Response:
+        """Begin, or hear what is missing."""
+        identity = await identify(request, self._fleet)
+        wanted = await read_body(request, EvidenceStart)
+        return answer(await self._evidence.start(identity.endpoint, wanted), status=HTTPStatus.CREATED)
+
+    async def part(self, request: web.Request) -> web.Response:
+        """One part, streamed to the disk."""
+        identity = await identify(request, self._fleet)
+        sha256 = _part_hash(request)
+        try:
+            async with asyncio.timeout(PART_SECONDS):
+                part = await self._evidence.put_part(
+                    identity.endpoint,
+                    request.match_info["id"],
+                    int(request.match_info["n"]),
+                    sha256=sha256,
+                    chunks=request.content.iter_any(),
+                )
+        except TimeoutError:
+            raise Unavailable("The part came too slowly", expected=f"within {PART_SECONDS} seconds") from None
+        return answer(part)
+
+    async def finish(self, request: web.Request) -> web.Response:
+        """Verify the whole."""
+        identity = await identify(request, self._fleet)
+        whole = await read_body(request, EvidenceFinish)
+        return answer(await self._evidence.finish(identity.endpoint, request.match_info["id"], whole))
+
+
+def _part_hash(request: web.Request) -> str:
+    """The announced hash, after a look at the announced size."""
+    size = request.content_length
+    if size is not None and size > PART_BYTES:
+        raise TooLarge("The part is too large", got=size, expected=f"at most {PART_BYTES} bytes")
+    sha256 = request.headers.get(PART_HASH_HEADER, "").lower()
+    if not _SHA256.fullmatch(sha256):
+        raise Invalid(f"The header {PART_HASH_HEADER} is missing or wrong", expected="64 hexadecimal digits")
+    return sha256

@@ -1,0 +1,200 @@
+"""`stanch server`: start everything, say what was done and where it listens, and stop in order.
+
+Standard output is for people: the first start tells the pin, the URLs and, once, the administrator's password. The line
+that begins with `ready` means that both ports answer. Logs go to standard error.
+"""
+
+import asyncio
+import resource
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from stanch.core.errors import Unavailable
+from stanch.core.policy import Role
+from stanch.server import log as logs
+from stanch.server.accounts import ADMINISTRATOR, made_up_password, password_in
+from stanch.server.api.app import create_api
+from stanch.server.authority import Authority
+from stanch.server.clock import Clock, utc_now
+from stanch.server.data import held, open_database
+from stanch.server.evidence_files import remove_unfinished
+from stanch.server.gateway.app import create_gateway
+from stanch.server.gateway.links import HEARTBEAT_SECONDS
+from stanch.server.listening import ApiServer, bind, port_of, serving_api, serving_gateway
+from stanch.server.services import Addresses, Services
+from stanch.server.settings import Listen, Settings, url_of
+from stanch.server.wire import addresses_of, wire
+
+FLUSH_SECONDS = 30.0
+RETRY_SECONDS = 1.0
+MANY_FILES = 2**20
+"""Open files, if the system allows: each link is one."""
+
+Say = Callable[[str], None]
+Job = Callable[[], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A server whose two ports answer."""
+
+    services: Services
+    api_url: str
+    gateway_url: str
+
+
+def serve(settings: Settings) -> None:
+    """Run a server until SIGTERM or SIGINT. An error of `core.errors` says why it does not start."""
+    logs.configure()
+    _allow_many_links()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_until_signal(settings))
+
+
+async def _serve_until_signal(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(one, stop.set)
+    async with running(settings, say=_to_stdout):
+        await stop.wait()
+        log.info("server stops")
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, *, say: Say, now: Clock = utc_now, heartbeat_seconds: float = HEARTBEAT_SECONDS
+) -> AsyncIterator[Running]:
+    """A server that answers while this lasts; `say` gets the lines that people should read."""
+    with (
+        held(settings.data),
+        closing(bind(settings.api)) as api_socket,
+        closing(bind(settings.gateway)) as gateway_socket,
+        _opened(settings, now, await addresses_of(settings, port=port_of(gateway_socket))) as services,
+    ):
+        await asyncio.to_thread(remove_unfinished, settings.data / "evidence")
+        server = Running(
+            services=services,
+            api_url=_url(settings, settings.api, port_of(api_socket)),
+            gateway_url=services.addresses.urls[0],
+        )
+        await _first_start(server, settings, say)
+        tls = services.authority.tls(settings.certified)
+        gateway = create_gateway(services, monotonic=time.monotonic, heartbeat_seconds=heartbeat_seconds)
+        background = (
+            services.dispatcher.run,
+            services.dispatcher.sweep,
+            gateway.inbox.run,
+            gateway.links.close_silent,
+            lambda: _flush(services),
+        )
+        async with (
+            _in_background(background),
+            serving_gateway(gateway.app, gateway_socket, tls.gateway),
+            serving_api(ApiServer(create_api(services), tls.api), api_socket),
+        ):
+            say(f"ready api={server.api_url} gateway={server.gateway_url}")
+            yield server
+        await services.fleet.flush()
+
+
+@contextmanager
+def _opened(settings: Settings, now: Clock, addresses: Addresses) -> Iterator[Services]:
+    """The services over the keys and the database, which is closed in the end."""
+    authority = Authority.open(settings.data, clock=now)
+    with open_database(settings.data) as database:
+        services = wire(settings, database=database, authority=authority, addresses=addresses, now=now)
+        try:
+            yield services
+        finally:
+            services.accounts.close()
+
+
+# --- the first start -------------------------------------------------------------------------------------------------
+
+
+async def _first_start(server: Running, settings: Settings, say: Say) -> None:
+    """Where there is no account yet, make the administrator, and say everything that one needs to begin."""
+    accounts = server.services.accounts
+    if await accounts.any():
+        return
+    given = None if settings.admin_password_file is None else _read_password(settings.admin_password_file)
+    password = given or made_up_password()
+    await accounts.create(ADMINISTRATOR, password, [Role.ADMINISTRATOR])
+    for line in _introduction(server, settings, shown=None if given else password):
+        say(line)
+
+
+def _introduction(server: Running, settings: Settings, *, shown: str | None) -> Iterator[str]:
+    pin = server.services.authority.pin
+    yield f"First start: made a certificate authority, a signing key and a database in {settings.data}"
+    yield f"CA pin: {pin}"
+    yield f"Administrator: {ADMINISTRATOR}"
+    yield "Password: as in the file that you named" if shown is None else f"Password (shown only now): {shown}"
+    yield "Next:"
+    yield f"  stanch login {server.api_url} --ca-pin {pin}"
+    yield "  stanch token create"
+    yield f"  stanch agent enroll --server {server.gateway_url} --token TOKEN --ca-pin {pin}"
+
+
+def _read_password(path: Path) -> str:
+    try:
+        return password_in(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(f"Cannot read the administrator's password from {path}", got=error) from None
+
+
+# --- beside the ports ------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _in_background(jobs: tuple[Job, ...]) -> AsyncIterator[None]:
+    """These go on while this lasts."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_keep_going(job)) for job in jobs]
+        try:
+            yield
+        finally:
+            for one in tasks:
+                one.cancel()
+
+
+async def _keep_going(job: Job) -> None:
+    """A full disk, say, must not end the server: log it, and begin again."""
+    while True:
+        try:
+            await job()
+        except Exception:
+            log.exception("background work failed; it begins again", seconds=RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _flush(services: Services) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_SECONDS)
+        await services.fleet.flush()
+
+
+def _url(settings: Settings, listen: Listen, port: int) -> str:
+    return url_of(settings.advertised[0] if listen.anywhere else listen.host, port)
+
+
+def _allow_many_links() -> None:
+    """Each link is an open file: take as many as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _to_stdout(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

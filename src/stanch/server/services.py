@@ -1,0 +1,50 @@
+"""The services that the two ports are handed: what `api/` and `gateway/` may ask for, and nothing else."""
+
+from dataclasses import dataclass
+
+from stanch.core.action import Registry
+from stanch.core.envelope import AddressesBody
+from stanch.core.host import Peer
+from stanch.server.accounts import Accounts
+from stanch.server.authority import Authority
+from stanch.server.bus.in_process import Bus
+from stanch.server.clock import Clock
+from stanch.server.dispatch import Dispatcher
+from stanch.server.evidence import Evidence
+from stanch.server.fleet import Fleet
+from stanch.server.orders import Orders
+from stanch.server.signer import Signer
+from stanch.server.store.database import Database
+from stanch.server.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where agents reach us."""
+
+    urls: tuple[str, ...]
+    peers: tuple[Peer, ...]
+
+    def body(self, *, reached: Peer | None, nonce: str) -> AddressesBody:
+        """For one agent: the address that it reached us at comes first."""
+        peers = self.peers if reached is None else (reached, *self.peers)
+        return AddressesBody(urls=self.urls, peers=tuple(dict.fromkeys(peers)), nonce=nonce)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """One of each."""
+
+    registry: Registry
+    database: Database
+    authority: Authority
+    signer: Signer
+    accounts: Accounts
+    tokens: Tokens
+    fleet: Fleet
+    orders: Orders
+    evidence: Evidence
+    dispatcher: Dispatcher
+    bus: Bus
+    addresses: Addresses
+    now: Clock

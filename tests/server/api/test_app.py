@@ -1,0 +1,49 @@
+"""The API as a whole: which routes there are."""
+
+import pytest
+
+from stanch.server.api.app import create_api
+from tests.server.live import Live
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ROUTES = """
+DELETE /tokens/{token}
+GET /actions
+GET /ca
+GET /endpoints
+GET /endpoints/{name}
+GET /events
+GET /evidence
+GET /evidence/{evidence}
+GET /evidence/{evidence}/content
+GET /health
+GET /orders
+GET /orders/{order}
+GET /tasks/{task}
+GET /tokens
+GET /whoami
+PATCH /endpoints/{name}/labels
+POST /endpoints/{name}/revoke
+POST /login
+POST /logout
+POST /orders/{order}/cancel
+POST /orders/{order}/undo
+POST /tokens
+"""
+
+
+async def test_its_routes_are_those_of_the_contract(live: Live) -> None:
+    """Besides those of the actions, no more and no less."""
+    paths = create_api(live.services).openapi()["paths"]
+    found = {f"{method.upper()} {path.removeprefix('/api/v1')}" for path, one in paths.items() for method in one}
+    orders = {f"POST /actions/{name}/orders" for name in live.services.registry}
+    assert found - orders == set(ROUTES.split("\n")) - {""}
+    assert orders <= found
+
+
+async def test_every_operation_says_what_it_does(live: Live) -> None:
+    """A summary and an id of its own."""
+    operations = [one for path in create_api(live.services).openapi()["paths"].values() for one in path.values()]
+    assert all(one.get("description") for one in operations)
+    assert len({one["operationId"] for one in operations}) == len(operations)

@@ -1,0 +1,116 @@
+"""Evidence over HTTP: hashed parts, each endpoint's own, every wrong request answered."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from io import BytesIO
+
+import pytest
+
+from stanch.core.frames import EVIDENCE_PATH, PART_BYTES, PART_HASH_HEADER
+from tests.server.live import Agent, Live, Wire
+
+DATA = b"evidence " * 100
+
+
+def hashed(data: bytes) -> dict[str, str]:
+    return {PART_HASH_HEADER: hashlib.sha256(data).hexdigest()}
+
+
+async def begin(live: Live, agent: Agent, wire: Wire, size: int = len(DATA)) -> str:
+    """A task that runs, and its evidence."""
+    answer = await (await live.admin()).order("list_processes", endpoints=[agent.endpoint])
+    task = answer.json["tasks"][0]["id"]
+    await wire.hear_order()
+    begun = await agent.ask("POST", EVIDENCE_PATH, json={"task": task, "name": "/etc/passwd", "size": size})
+    assert begun.status == 201, begun.body
+    return str(begun.json["evidence"])
+
+
+async def test_a_file_comes_in(live: Live) -> None:
+    """Begin, part, finish; and it is there for people."""
+    agent = await live.enrol()
+    async with agent.linked() as wire:
+        number = await begin(live, agent, wire)
+        path = f"{EVIDENCE_PATH}/{number}"
+        put = await agent.ask("PUT", f"{path}/parts/0", data=DATA, headers=hashed(DATA))
+        assert (put.status, put.json["size"]) == (200, len(DATA))
+        whole = {"sha256": hashlib.sha256(DATA).hexdigest(), "size": len(DATA)}
+        done = await agent.ask("POST", f"{path}/finish", json=whole)
+        assert done.json == {"id": number, "name": "/etc/passwd", **whole}
+    assert (await live.services.evidence.get(number)).complete
+
+
+async def test_another_endpoints_evidence_does_not_exist(live: Live) -> None:
+    """The answer is 404, whatever is tried."""
+    agent, other = await live.enrol("web-01"), await live.enrol("web-02")
+    async with agent.linked() as wire:
+        path = f"{EVIDENCE_PATH}/{await begin(live, agent, wire)}"
+        task = (await live.services.evidence.list())[0][0].task
+        tried = [
+            await other.ask("PUT", f"{path}/parts/0", data=DATA, headers=hashed(DATA)),
+            await other.ask("POST", f"{path}/finish", json={"sha256": "0" * 64, "size": 1}),
+            await other.ask("POST", EVIDENCE_PATH, json={"task": task, "name": "x", "size": 1}),
+        ]
+    assert [(one.status, one.code) for one in tried] == [(404, "not-found")] * 3
+
+
+async def test_nobody_without_a_certificate_gets_in(live: Live) -> None:
+    """401 on each of the three."""
+    agent = await live.enrol()
+    tried = [
+        await agent.ask("POST", EVIDENCE_PATH, tls=live.tls, json={}),
+        await agent.ask("PUT", f"{EVIDENCE_PATH}/evd_1/parts/0", tls=live.tls, data=b"x"),
+        await agent.ask("POST", f"{EVIDENCE_PATH}/evd_1/finish", tls=live.tls, json={}),
+    ]
+    assert [one.status for one in tried] == [401] * 3
+
+
+@pytest.mark.parametrize("sha256", ["", "abc", "z" * 64, "0" * 63 + "\u0660"])
+async def test_a_part_needs_its_hash(live: Live, sha256: str) -> None:
+    """64 hexadecimal digits."""
+    agent = await live.enrol()
+    answer = await agent.ask("PUT", f"{EVIDENCE_PATH}/evd_1/parts/0", data=b"x", headers={PART_HASH_HEADER: sha256})
+    assert (answer.status, answer.code) == (422, "invalid")
+
+
+async def test_a_damaged_part_is_not_kept(live: Live) -> None:
+    """Its hash is computed while it comes in."""
+    agent = await live.enrol()
+    async with agent.linked() as wire:
+        number = await begin(live, agent, wire)
+        answer = await agent.ask("PUT", f"{EVIDENCE_PATH}/{number}/parts/0", data=DATA, headers=hashed(DATA[1:]))
+        assert (answer.status, answer.code) == (400, "verification-failed")
+    assert (await live.services.evidence.get(number)).received == 0
+
+
+async def test_an_oversized_part_is_not_read(live: Live) -> None:
+    """Announced or not."""
+    agent = await live.enrol()
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 65_536
+
+    async with agent.linked() as wire:
+        number = await begin(live, agent, wire)
+        path = f"{EVIDENCE_PATH}/{number}/parts/0"
+        announced = await agent.ask("PUT", path, data=BytesIO(b"x" * (PART_BYTES + 1)), headers=hashed(DATA))
+        assert (announced.status, announced.code) == (413, "too-large")
+        streamed = await agent.ask("PUT", path, data=endless(), headers=hashed(DATA))
+        assert (streamed.status, streamed.code) == (413, "too-large")
+
+
+async def test_a_part_that_comes_too_slowly_is_given_up(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint may send it again."""
+    monkeypatch.setattr("stanch.server.gateway.evidence.PART_SECONDS", 0.05)
+    agent, never = await live.enrol(), asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"x"
+        await never.wait()
+
+    async with agent.linked() as wire:
+        number = await begin(live, agent, wire)
+        answer = await agent.ask("PUT", f"{EVIDENCE_PATH}/{number}/parts/0", data=stalling(), headers=hashed(DATA))
+        assert (answer.status, answer.code) == (503, "unavailable")
