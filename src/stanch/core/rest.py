@@ -93,7 +93,7 @@ class OrderView(LooseModel):
     states: Mapping[State, int]
     """How many of its tasks are where."""
     tasks: tuple[TaskView, ...] = ()
-    """Its tasks; only when one order is asked for."""
+    """Its tasks; left out of lists, and of the answer to a new order with more than a thousand."""
 
 
 class EndpointView(LooseModel):

@@ -234,6 +234,9 @@ class EndpointPath(str):
 
 
 def _path_pieces(text: str) -> Iterator[bytes]:
+    if "\\" not in text:
+        yield text.encode("utf-8", "surrogateescape")
+        return
     end = 0
     for found in _ESCAPED.finditer(text):
         yield text[end : found.start()].encode("utf-8", "surrogateescape")

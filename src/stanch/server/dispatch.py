@@ -123,7 +123,9 @@ class Dispatcher:
             log.exception("claiming tasks failed; the sweep tries again", endpoints=len(endpoints))
             self._again |= again
             return
-        await asyncio.gather(*(self._send(one) for row in rows for one in self._deliveries(row, again)))
+        for row in rows:
+            for one in self._deliveries(row, again):
+                await self._send(one)
 
     async def _send(self, delivery: _Delivery) -> None:
         link = self._links.get(delivery.endpoint)

@@ -27,6 +27,9 @@ from stanch.server.ids import new_id
 from stanch.server.store.database import Database
 from stanch.server.store.tables import orders, tasks
 
+MAX_SHOWN_AT_ONCE = 1000
+"""Tasks in the answer to a new order; of a larger one it only tells how many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
@@ -103,7 +106,10 @@ class Orders:
         *,
         undoes: str | None = None,
     ) -> OrderView:
-        """Order an action; Invalid, NotFound or Denied if it cannot be. The tasks are committed when this returns."""
+        """Order an action; Invalid, NotFound or Denied if it cannot be. The tasks are committed when this returns.
+
+        The answer shows the tasks if they are few enough to be looked at; `get` shows all.
+        """
         action = self._registry.find(action_name)
         now = self._now()
         draft = _Draft(
@@ -116,15 +122,16 @@ class Orders:
             undoes=undoes,
         )
         _refuse_dry_run(draft)
-        endpoints = await self._database.write(lambda connection: _insert(connection, draft))
-        self._wake(endpoints)
-        order = await self.get(draft.id)
-        self._publish([_Moved(one.id, one.order, one.endpoint, one.state) for one in order.tasks])
-        return order
+        queued = await self._database.write(lambda connection: _insert(connection, draft))
+        self._wake([one.endpoint for one in queued])
+        self._publish(queued)
+        return await self.get(draft.id, with_tasks=len(queued) <= MAX_SHOWN_AT_ONCE)
 
-    async def get(self, order: str) -> OrderView:
-        """An order with its tasks; NotFound."""
-        return await self._database.read(lambda connection: order_views.one_order(connection, order))
+    async def get(self, order: str, *, with_tasks: bool = True) -> OrderView:
+        """An order, with its tasks unless they are not wanted; NotFound."""
+        return await self._database.read(
+            lambda connection: order_views.one_order(connection, order, with_tasks=with_tasks)
+        )
 
     async def list(self, *, after: str | None = None, limit: int = 50) -> tuple[list[OrderView], str | None]:
         """Orders, newest first, without tasks; and the id to go on from."""
@@ -260,7 +267,7 @@ def _refuse_dry_run(draft: _Draft) -> None:
         raise Invalid(f"{draft.action.name} has no dry run: it only reads", hint="Order it without --dry-run.")
 
 
-def _insert(connection: Connection, draft: _Draft) -> Sequence[str]:
+def _insert(connection: Connection, draft: _Draft) -> Sequence[_Moved]:
     """The unit of work: targets, policy, order, tasks, audit."""
     common = draft.common
     endpoints = targets.resolve(connection, common.endpoints, common.labels)
@@ -281,11 +288,12 @@ def _insert(connection: Connection, draft: _Draft) -> Sequence[str]:
         "undoes": draft.undoes,
     }
     connection.execute(insert(orders), order)
-    connection.execute(insert(tasks), [_task_row(draft, one) for one in endpoints])
+    rows = [_task_row(draft, one) for one in endpoints]
+    connection.execute(insert(tasks), rows)
     detail = {"action": draft.action.name, "params": params, "endpoints": len(endpoints), "reason": common.reason}
     entry = audit.Entry(at=draft.created, who=draft.principal.name, what="order", subject=draft.id, detail=detail)
     audit.append(connection, entry)
-    return list(endpoints)
+    return [_Moved(row["id"], draft.id, row["endpoint"], State.QUEUED) for row in rows]
 
 
 def _task_row(draft: _Draft, endpoint: str) -> dict[str, Any]:
