@@ -17,6 +17,7 @@ from joserfc.jwk import OKPKey
 
 from benchmarks import dispatch, footprint, harness, stand
 from stanch.client.http import Http
+from stanch.client.trust import verifying_context
 from stanch.core.envelope import CancelBody, Envelope, sign, verify
 from stanch.core.rest import OrderCommon, TaskEvent
 from stanch.core.task import State
@@ -65,14 +66,13 @@ class Listener:
 
     def _listen(self) -> None:
         with (
-            Http(self._server.api, ca=self._server.ca, token=self._token) as http,
+            Http(self._server.api, verify=verifying_context(self._server.ca), token=self._token) as http,
             http.events("events", query={}) as lines,
         ):
             for line in lines:
-                if line.startswith("data:"):
-                    event = TaskEvent.model_validate_json(line[5:])
-                    if event.state is State.DONE:
-                        self.done.put((event.order, time.perf_counter()))
+                event = TaskEvent.model_validate_json(line)
+                if event.state is State.DONE:
+                    self.done.put((event.order, time.perf_counter()))
 
     def wait(self, order: str) -> float:
         """When the order's task was done."""

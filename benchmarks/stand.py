@@ -151,9 +151,18 @@ def cpu_seconds(pid: int) -> float:
 
 def pss_bytes(pid: int) -> int:
     """Proportional set size of one process; 0 if it may not be read."""
+    return _of_memory(pid, "Pss:")
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident set size of one process; 0 if it may not be read."""
+    return _of_memory(pid, "Rss:")
+
+
+def _of_memory(pid: int, key: str) -> int:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(key):
                 return int(line.split()[1]) * 1024
     return 0
 

@@ -68,9 +68,9 @@ def test_an_isolation_outlives_its_agent_but_not_its_deadline(stage: Stage):
     supervisor, agent = agent_of(stage)
     os.kill(agent, signal.SIGKILL)
     assert wait_until(lambda: children_of(supervisor) not in ([], [agent]), within=10)
-    time.sleep(1)
+    time.sleep(1)  # sleep: let the new agent find its isolation before all of it dies
     os.kill(supervisor, signal.SIGKILL)
-    time.sleep(1)
+    time.sleep(1)  # sleep: packets that were under way count as before
     assert heard(stage, done + READ_SECONDS) == {}
     back = client_came_back(stage, done + READ_SECONDS, within=ISOLATED_SECONDS + 10)
     assert ISOLATED_SECONDS - 1 < back - done < ISOLATED_SECONDS + RESUME_SECONDS

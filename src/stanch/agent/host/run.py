@@ -231,6 +231,7 @@ class _Process(asyncio.SubprocessProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._closed = True
+        self._transport.close()  # asyncio complains about one that ended by itself and was never closed
         if not self.over.done():
             self.over.set_result(None)
         self._receive(1, b"")
