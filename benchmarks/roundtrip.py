@@ -5,22 +5,23 @@ signature and one verification.
 """
 
 import argparse
+import json
 import queue
+import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from http.client import HTTPSConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from joserfc.jwk import OKPKey
 
 from benchmarks import dispatch, footprint, harness, stand
-from stanch.client.http import Http
 from stanch.client.trust import verifying_context
 from stanch.core.envelope import CancelBody, Envelope, sign, verify
-from stanch.core.rest import OrderCommon, TaskEvent
-from stanch.core.task import State
 
 
 def timed(do: Callable[[], object], times: int) -> float:
@@ -56,40 +57,57 @@ def floor(at: Path, times: int) -> dict[str, float]:
     return {"echo": echo, "commit": commit, "sign": signing, "verify": verifying}
 
 
+class Wire:
+    """Bare HTTPS/1.1 on one kept connection: the figure is the server's and the agent's, not a client library's."""
+
+    def __init__(self, server: stand.Server) -> None:
+        parts = urlsplit(server.api)
+        self._connection = HTTPSConnection(str(parts.hostname), parts.port, context=verifying_context(server.ca))
+        self._connection.connect()
+        self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._headers = {"Authorization": f"Bearer {server.token_of_session}", "Content-Type": "application/json"}
+
+    def post(self, path: str, body: str) -> bytes:
+        """The answer."""
+        self._connection.request("POST", f"/api/v1/{path}", body, self._headers)
+        return self._connection.getresponse().read()
+
+    def lines(self, path: str) -> Iterator[bytes]:
+        """The lines of a stream."""
+        self._connection.request("GET", f"/api/v1/{path}", headers=self._headers)
+        yield from self._connection.getresponse()
+
+
 class Listener:
     """Hears of every finished task, on a connection of its own."""
 
-    def __init__(self, server: stand.Server, token: str) -> None:
-        self.done: queue.Queue[tuple[str, float]] = queue.Queue()
-        self._server, self._token = server, token
+    def __init__(self, server: stand.Server) -> None:
+        self._done: queue.Queue[tuple[str, float]] = queue.Queue()
+        self._wire = Wire(server)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        with (
-            Http(self._server.api, verify=verifying_context(self._server.ca), token=self._token) as http,
-            http.events("events", query={}) as lines,
-        ):
-            for line in lines:
-                event = TaskEvent.model_validate_json(line)
-                if event.state is State.DONE:
-                    self.done.put((event.order, time.perf_counter()))
+        for line in self._wire.lines("events"):
+            if line.startswith(b"data:") and b'"done"' in line:
+                at = time.perf_counter()
+                self._done.put((json.loads(line[5:])["order"], at))
 
     def wait(self, order: str) -> float:
         """When the order's task was done."""
         while True:
-            found, at = self.done.get(timeout=30)
+            found, at = self._done.get(timeout=30)
             if found == order:
                 return at
 
 
 def orders(server: stand.Server, listener: Listener, times: int) -> list[float]:
     """Seconds from each order to the news of its committed result."""
-    endpoint = next(iter(server.client.endpoints())).id
-    taken = []
+    wire, taken = Wire(server), []
+    body = json.dumps({"endpoints": [next(iter(server.client.endpoints())).id]})
     for number in range(times):
         started = time.perf_counter()
-        order = server.client.submit("list_processes", OrderCommon(endpoints=(endpoint,)), {})
-        taken.append(listener.wait(order.id) - started)
+        order = json.loads(wire.post("actions/list_processes/orders", body))["id"]
+        taken.append(listener.wait(order) - started)
         if number % 100 == 99:
             harness.progress(f"{number + 1} orders, median {1000 * harness.median(taken):.2f} ms")
     return taken
@@ -105,7 +123,7 @@ def main() -> None:
         server = stack.enter_context(stand.server(at))
         stack.enter_context(stand.agent(server, at))
         footprint.wait_online(server)
-        listener = Listener(server, server.token_of_session)
+        listener = Listener(server)
         orders(server, listener, 20)
         before = floor(at, 300)
         taken = orders(server, listener, chosen.orders)

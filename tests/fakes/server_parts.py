@@ -47,7 +47,7 @@ class Parts:
             registry=self.registry, database=database, signer=self.signer, bus=self.bus, now=self.clock
         )
         self.orders = Orders(
-            registry=self.registry, database=database, bus=self.bus, now=self.clock, wake=self.dispatcher.wake
+            registry=self.registry, database=database, bus=self.bus, now=self.clock, delivery=self.dispatcher
         )
         self.fleet = Fleet(database, self.clock)
         self.tokens = Tokens(database, self.clock)

@@ -33,6 +33,13 @@ def test_a_free_port(host: str) -> None:
             pass
 
 
+@pytest.mark.parametrize("client", ["127.0.0.1", "::1"])
+def test_everywhere_is_both_families(client: str) -> None:
+    """`[::]:8444` answers IPv4 too, whatever the kernel's own default is."""
+    with closing(bind(Listen.parse("[::]:0"))) as listening:
+        socket.create_connection((client, port_of(listening))).close()
+
+
 def test_a_port_in_use_is_said() -> None:
     """In one sentence, before anything is promised."""
     with closing(bind(Listen("127.0.0.1", 0))) as listening, pytest.raises(Unavailable, match="choose another port"):

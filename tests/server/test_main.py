@@ -1,6 +1,7 @@
 """The server as a program: what it says, what it refuses, how it stops, and what a kill costs."""
 
 import asyncio
+import json
 import re
 import signal
 import sys
@@ -205,7 +206,7 @@ def test_open_files_are_as_many_as_allowed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_sigterm_ends_it_in_order(tmp_path: Path) -> None:
-    """Exit status 0, open event streams and links included; standard output stays for people."""
+    """Exit status 0, open event streams and links included; nothing is said to people, and no error is logged."""
     async with program(tmp_path / "data") as server, session(tmp_path / "data" / "ca.pem") as asking:
         person = Person(server.api, asking)
         await person.sign_in()
@@ -216,8 +217,9 @@ async def test_sigterm_ends_it_in_order(tmp_path: Path) -> None:
             server.process.send_signal(signal.SIGTERM)
             await wire.hear_end()
         async with asyncio.timeout(2 * SOON):
-            out, _ = await server.process.communicate()
+            out, log = await server.process.communicate()
         assert (server.process.returncode, out) == (0, b"")
+        assert [line for line in map(json.loads, log.splitlines()) if line["level"] not in {"info", "debug"}] == []
 
 
 def trusting_of(folder: Path):

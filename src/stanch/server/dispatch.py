@@ -6,17 +6,19 @@ not final is delivered again: the agent's journal recognises it by the task.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, select, update
 
 from stanch.core.action import Registry
 from stanch.core.envelope import AddressesBody, Body, CancelBody, OrderBody
+from stanch.core.errors import StanchError
 from stanch.core.frames import Deliver, FromServer
 from stanch.core.rest import TaskEvent
 from stanch.core.task import Event, State, sources
@@ -27,6 +29,8 @@ from stanch.server.store.database import Database
 from stanch.server.store.tables import orders, tasks
 
 CHUNK = 500
+BREATH = 50
+"""Deliveries between two turns for everybody else."""
 MAX_PER_ENDPOINT = 200
 """Tasks of one endpoint handed over at a time; the rest follows at the next wake-up."""
 
@@ -52,6 +56,24 @@ class _Delivery:
     valid_until: datetime | None
 
 
+class Claimed(NamedTuple):
+    """A task that the store calls sent, with what its envelope says."""
+
+    id: str
+    endpoint: str
+    state: State
+    """What it was before."""
+    cancel_requested: bool
+    order_id: str
+    action: str
+    params: Mapping[str, Any]
+    dry_run: bool
+    origin: str
+    requested_by: str
+    reason: str
+    valid_until: datetime
+
+
 class Dispatcher:
     """Knows the open links and brings tasks to them."""
 
@@ -63,7 +85,8 @@ class Dispatcher:
         self._now = now
         self._links: dict[str, Link] = {}
         self._waiting: set[str] = set()
-        self._again: set[str] = set()
+        self._again: dict[str, Link] = {}
+        self._ready: deque[Claimed] = deque()
         self._woken = asyncio.Event()
 
     # --- links -------------------------------------------------------------------------------------------------------
@@ -76,17 +99,18 @@ class Dispatcher:
         if older is not None:
             older.close()
         self._links[endpoint] = link
-        self._again.add(endpoint)
+        self._again[endpoint] = link
         self.wake([endpoint])
         try:
             yield older
         finally:
             if self._links.get(endpoint) is link:
                 del self._links[endpoint]
+                self._again.pop(endpoint, None)
 
     def attached(self, endpoint: str) -> bool:
-        """Is its link up?"""
-        return endpoint in self._links
+        """Is its link up, and has it been told what was left from before?"""
+        return endpoint in self._links and endpoint not in self._again
 
     def disconnect(self, endpoint: str) -> None:
         """Close its link, if it has one."""
@@ -103,6 +127,11 @@ class Dispatcher:
         self._waiting.update(one for one in endpoints if one in self._links)
         self._woken.set()
 
+    def deliver(self, claimed: Iterable[Claimed]) -> None:
+        """Send these, which were committed as sent."""
+        self._ready.extend(claimed)
+        self._woken.set()
+
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -110,22 +139,34 @@ class Dispatcher:
         while True:
             await self._woken.wait()
             self._woken.clear()
+            await self._send_ready()
             while self._waiting:
                 chunk = [self._waiting.pop() for _ in range(min(CHUNK, len(self._waiting)))]
-                await self._deliver_chunk(chunk)
+                await self._claim_chunk(chunk)
+                await self._send_ready()
 
-    async def _deliver_chunk(self, endpoints: Sequence[str]) -> None:
-        again = self._again.intersection(endpoints)
-        self._again -= again
+    async def _send_ready(self) -> None:
+        while self._ready:
+            one = self._ready.popleft()
+            try:
+                for delivery in self._deliveries(one):
+                    await self._send(delivery)
+            except StanchError:
+                log.exception("an order could not be signed", task=one.id)
+            if len(self._ready) % BREATH == 0:
+                # Sending does not wait, so nothing else would get a turn.
+                await asyncio.sleep(0)
+
+    async def _claim_chunk(self, endpoints: Sequence[str]) -> None:
+        again = {one: self._again[one] for one in endpoints if one in self._again}
         try:
-            rows = await self._database.write(lambda connection: self._claim(connection, endpoints, again))
+            self._ready += await self._database.write(lambda connection: self._claim(connection, endpoints, set(again)))
         except Exception:
             log.exception("claiming tasks failed; the sweep tries again", endpoints=len(endpoints))
-            self._again |= again
             return
-        for row in rows:
-            for one in self._deliveries(row, again):
-                await self._send(one)
+        for one, link in again.items():
+            if self._again.get(one) is link:
+                del self._again[one]
 
     async def _send(self, delivery: _Delivery) -> None:
         link = self._links.get(delivery.endpoint)
@@ -139,18 +180,19 @@ class Dispatcher:
             log.info("link went away during a delivery", endpoint=delivery.endpoint, error=str(error))
             link.close()
 
-    def _claim(self, connection: Connection, endpoints: Sequence[str], again: set[str]) -> list[Row[Any]]:
+    def _claim(self, connection: Connection, endpoints: Sequence[str], again: set[str]) -> list[Claimed]:
         """Move queued tasks to sent; them, with what else these endpoints must be told."""
         now = self._now()
-        found: list[Row[Any]] = list(
-            connection.execute(
+        found = [
+            Claimed._make(row)
+            for row in connection.execute(
                 select(tasks.c.id, tasks.c.endpoint, tasks.c.state, tasks.c.cancel_requested, *_ORDER)
                 .join(orders, orders.c.id == tasks.c.order_id)
                 .where(tasks.c.endpoint.in_(endpoints), tasks.c.state.in_(_DELIVERABLE), _wanted(again, now))
                 .order_by(tasks.c.id)
                 .limit(MAX_PER_ENDPOINT * len(endpoints))
             )
-        )
+        ]
         queued = [row.id for row in found if row.state == State.QUEUED]
         for at in range(0, len(queued), CHUNK):
             connection.execute(
@@ -160,14 +202,13 @@ class Dispatcher:
             )
         return found
 
-    def _deliveries(self, row: Row[Any], again: set[str]) -> Iterator[_Delivery]:
+    def _deliveries(self, row: Claimed) -> Iterator[_Delivery]:
         if row.cancel_requested:
             yield _Delivery(row.endpoint, CancelBody(task=row.id), None)
-        if not row.cancel_requested or row.endpoint in again:
-            # After a cancel too: the order may have been lost, and only the agent can say that it will not run.
-            yield self._order(row)
+        # After a cancel too: the order may have been lost, and only the agent can say that it will not run.
+        yield self._order(row)
 
-    def _order(self, row: Row[Any]) -> _Delivery:
+    def _order(self, row: Claimed) -> _Delivery:
         if row.state == State.QUEUED and self._bus.listened_to:
             self._bus.publish(
                 TaskEvent(type="task", task=row.id, order=row.order_id, endpoint=row.endpoint, state=State.SENT)
@@ -197,7 +238,7 @@ class Dispatcher:
     async def sweep_once(self) -> None:
         """Expire what was not sent in time; wake whoever has queued work."""
         waiting = await self._database.write(self._expire)
-        self.wake(waiting)
+        self.wake([*waiting, *self._again])
 
     def _expire(self, connection: Connection) -> Sequence[str]:
         now = self._now()

@@ -15,6 +15,9 @@ from starlette.types import ASGIApp
 from stanch.core.errors import Unavailable
 from stanch.server.settings import Listen
 
+EVERYWHERE = "::"
+"""Every address of this machine, of IPv6 and, as one means by it, of IPv4."""
+
 BACKLOG = 4096
 HANDSHAKE_SECONDS = 15
 GRACE_SECONDS = 1
@@ -24,10 +27,11 @@ HEADER_BYTES = 65_536
 
 
 def bind(listen: Listen) -> socket.socket:
-    """A listening socket; Unavailable if the port is taken or the address is not ours."""
+    """A listening socket; `::` takes IPv4 too. Unavailable if the port is taken or the address is not ours."""
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    place, both = (listen.host, listen.port), listen.host == EVERYWHERE
     try:
-        return socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
+        return socket.create_server(place, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         hint = "Another program listens there; choose another port." if error.errno == errno.EADDRINUSE else None
         raise Unavailable(f"Cannot listen on {listen}", got=error.strerror, hint=hint) from None
@@ -51,6 +55,7 @@ class ApiServer(uvicorn.Server):
                 proxy_headers=False,
                 lifespan="off",
                 ws="none",
+                http="httptools",
                 backlog=BACKLOG,
                 h11_max_incomplete_event_size=HEADER_BYTES,
                 timeout_graceful_shutdown=GRACE_SECONDS,

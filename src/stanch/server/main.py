@@ -103,7 +103,10 @@ async def running(
             serving_api(ApiServer(create_api(services), tls.api), api_socket),
         ):
             say(f"ready api={server.api_url} gateway={server.gateway_url}")
-            yield server
+            try:
+                yield server
+            finally:
+                services.bus.close()  # event streams end by themselves, so that nothing has to be cut off
         await services.fleet.flush()
 
 

@@ -11,13 +11,11 @@ from stanch.core.task import State
 from stanch.server.store.tables import endpoints, orders, tasks
 
 
-def one_order(connection: Connection, order: str, *, with_tasks: bool) -> OrderView:
-    """An order, with all its tasks or only how many are where; NotFound."""
+def one_order(connection: Connection, order: str) -> OrderView:
+    """An order with all its tasks; NotFound."""
     row = connection.execute(select(orders).where(orders.c.id == order)).one_or_none()
     if row is None:
         raise NotFound(f"There is no order {order[:100]}", hint="`stanch orders` lists them.")
-    if not with_tasks:
-        return _order_view(row, _counts(connection, [order]).get(order, {}), ())
     found = connection.execute(_task_query().where(tasks.c.order_id == order).order_by(tasks.c.id))
     views = tuple(_task_view(one) for one in found)
     states: dict[State, int] = {}

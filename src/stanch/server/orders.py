@@ -5,27 +5,33 @@ dispatcher after the commit. `report` moves tasks by compare-and-set, so that a 
 task that is already final changes nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
-from stanch.core.action import Action, AnyAction, Params, Plan, Registry, invalid_fields
-from stanch.core.errors import Conflict, ErrorBody, Invalid
+from stanch.core.action import Action, AnyAction, Plan, Registry, invalid_fields
+from stanch.core.errors import Conflict, ErrorBody, Invalid, TooLarge
 from stanch.core.frames import Report
 from stanch.core.model import Model
 from stanch.core.policy import Principal, may
 from stanch.core.rest import OrderCommon, OrderView, TaskEvent, TaskView
-from stanch.core.task import ANSWER_OF, Event, State, sources
+from stanch.core.task import ANSWER_OF, Event, State, sources, transition
 from stanch.server import audit, order_views, targets
 from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
+from stanch.server.dispatch import Claimed
 from stanch.server.ids import new_id
 from stanch.server.store.database import Database
 from stanch.server.store.tables import orders, tasks
+
+MAX_PARAMS_BYTES = 700_000
+"""In JSON; an envelope of 1 MiB holds them."""
 
 MAX_SHOWN_AT_ONCE = 1000
 """Tasks in the answer to a new order; of a larger one it only tells how many."""
@@ -37,11 +43,16 @@ class _Draft:
 
     id: str
     action: AnyAction
-    params: Params
     common: OrderCommon
     principal: Principal
     created: datetime
+    raw_params: Mapping[str, Any]
+    """The parameters as they go over the wire: without the defaults, which an old agent might not know."""
     undoes: str | None = None
+
+    @property
+    def valid_until(self) -> datetime:
+        return self.created + self.common.valid_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +94,40 @@ class _Known:
     dry_run: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A new task; sent at once if the link of its endpoint is up."""
+
+    moved: _Moved
+    hostname: str
+    sent: bool
+
+
+class Delivery(Protocol):
+    """The way of a task to its endpoint, as orders need it."""
+
+    def attached(self, endpoint: str) -> bool:
+        """Is its link up?"""
+        ...
+
+    def deliver(self, claimed: Iterable[Claimed]) -> None:
+        """Send these, which were committed as sent."""
+        ...
+
+    def wake(self, endpoints: Sequence[str]) -> None:
+        """There may be work for these."""
+        ...
+
+
 class Orders:
     """Submit, look at, cancel and undo orders; take reports."""
 
-    def __init__(
-        self, *, registry: Registry, database: Database, bus: Bus, now: Clock, wake: Callable[[Sequence[str]], None]
-    ) -> None:
+    def __init__(self, *, registry: Registry, database: Database, bus: Bus, now: Clock, delivery: Delivery) -> None:
         self._registry = registry
         self._database = database
         self._bus = bus
         self._now = now
-        self._wake = wake
+        self._delivery = delivery
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -111,27 +145,28 @@ class Orders:
         The answer shows the tasks if they are few enough to be looked at; `get` shows all.
         """
         action = self._registry.find(action_name)
-        now = self._now()
+        parsed, now = action.parse(params), self._now()
         draft = _Draft(
             id=new_id("ord", now),
             action=action,
-            params=action.parse(params),
+            raw_params=parsed.model_dump(mode="json", exclude_defaults=True),
             common=common,
             principal=principal,
             created=now,
             undoes=undoes,
         )
         _refuse_dry_run(draft)
-        queued = await self._database.write(lambda connection: _insert(connection, draft))
-        self._wake([one.endpoint for one in queued])
-        self._publish(queued)
-        return await self.get(draft.id, with_tasks=len(queued) <= MAX_SHOWN_AT_ONCE)
+        _refuse_large(draft)
+        made = await self._database.write(lambda connection: self._insert(connection, draft))
+        self._publish([one.moved for one in made if not one.sent])
+        self._delivery.deliver(_claimed(draft, one.moved) for one in made if one.sent)
+        # Whoever came while the order was committed has work that nobody told it of.
+        self._delivery.wake([one.moved.endpoint for one in made if not one.sent])
+        return _view(draft, made)
 
-    async def get(self, order: str, *, with_tasks: bool = True) -> OrderView:
-        """An order, with its tasks unless they are not wanted; NotFound."""
-        return await self._database.read(
-            lambda connection: order_views.one_order(connection, order, with_tasks=with_tasks)
-        )
+    async def get(self, order: str) -> OrderView:
+        """An order with its tasks; NotFound."""
+        return await self._database.read(lambda connection: order_views.one_order(connection, order))
 
     async def list(self, *, after: str | None = None, limit: int = 50) -> tuple[list[OrderView], str | None]:
         """Orders, newest first, without tasks; and the id to go on from."""
@@ -150,7 +185,7 @@ class Orders:
             lambda connection: self._cancel(connection, principal, action, order, endpoints)
         )
         self._publish(moved)
-        self._wake(endpoints)
+        self._delivery.wake(endpoints)
         return await self.get(order)
 
     async def undo(self, principal: Principal, order: str) -> OrderView:
@@ -184,6 +219,30 @@ class Orders:
         detail = {"cancelled": len(moved), "asked": asked}
         audit.append(connection, audit.Entry(at=now, who=principal.name, what="cancel", subject=order, detail=detail))
         return [_Moved(row.id, order, row.endpoint, State.CANCELLED) for row in moved]
+
+    def _insert(self, connection: Connection, draft: _Draft) -> Sequence[_Made]:
+        """The unit of work: targets, policy, order, tasks, audit."""
+        common = draft.common
+        found = targets.resolve(connection, common.endpoints, common.labels)
+        may(draft.principal, draft.action, {one: target.labels for one, target in found.items()})
+        made = [self._make(draft, one, target.hostname) for one, target in found.items()]
+        connection.execute(insert(orders), _order_row(draft))
+        connection.execute(insert(tasks), [_task_row(draft, one) for one in made])
+        detail = {
+            "action": draft.action.name,
+            "params": draft.raw_params,
+            "endpoints": len(made),
+            "reason": common.reason,
+        }
+        entry = audit.Entry(at=draft.created, who=draft.principal.name, what="order", subject=draft.id, detail=detail)
+        audit.append(connection, entry)
+        return made
+
+    def _make(self, draft: _Draft, endpoint: str, hostname: str) -> _Made:
+        """Queued; and sent in the same breath where a link is up, which saves a commit on the way."""
+        sent = self._delivery.attached(endpoint)
+        state = transition(State.QUEUED, Event.SEND) if sent else State.QUEUED
+        return _Made(_Moved(new_id("tsk", draft.created), draft.id, endpoint, state), hostname, sent)
 
     # --- back --------------------------------------------------------------------------------------------------------
 
@@ -267,45 +326,79 @@ def _refuse_dry_run(draft: _Draft) -> None:
         raise Invalid(f"{draft.action.name} has no dry run: it only reads", hint="Order it without --dry-run.")
 
 
-def _insert(connection: Connection, draft: _Draft) -> Sequence[_Moved]:
-    """The unit of work: targets, policy, order, tasks, audit."""
-    common = draft.common
-    endpoints = targets.resolve(connection, common.endpoints, common.labels)
-    may(draft.principal, draft.action, endpoints)
-    params = draft.params.model_dump(mode="json", exclude_defaults=True)
-    order = {
+def _refuse_large(draft: _Draft) -> None:
+    """An envelope must hold it, in base64 and beside the rest."""
+    size = len(to_json(draft.raw_params))
+    if size > MAX_PARAMS_BYTES:
+        raise TooLarge("The parameters are too large", got=f"{size} bytes", expected=f"at most {MAX_PARAMS_BYTES}")
+
+
+def _order_row(draft: _Draft) -> dict[str, Any]:
+    return {
         "id": draft.id,
         "action": draft.action.name,
-        "params": params,
+        "params": draft.raw_params,
         "origin": draft.principal.origin,
         "solution": draft.principal.solution,
         "requested_by": draft.principal.name,
-        "reason": common.reason,
-        "case": common.case,
-        "dry_run": common.dry_run,
+        "reason": draft.common.reason,
+        "case": draft.common.case,
+        "dry_run": draft.common.dry_run,
         "created": draft.created,
-        "valid_until": draft.created + common.valid_for,
+        "valid_until": draft.valid_until,
         "undoes": draft.undoes,
     }
-    connection.execute(insert(orders), order)
-    rows = [_task_row(draft, one) for one in endpoints]
-    connection.execute(insert(tasks), rows)
-    detail = {"action": draft.action.name, "params": params, "endpoints": len(endpoints), "reason": common.reason}
-    entry = audit.Entry(at=draft.created, who=draft.principal.name, what="order", subject=draft.id, detail=detail)
-    audit.append(connection, entry)
-    return [_Moved(row["id"], draft.id, row["endpoint"], State.QUEUED) for row in rows]
 
 
-def _task_row(draft: _Draft, endpoint: str) -> dict[str, Any]:
+def _task_row(draft: _Draft, made: _Made) -> dict[str, Any]:
     return {
-        "id": new_id("tsk", draft.created),
+        "id": made.moved.task,
         "order_id": draft.id,
-        "endpoint": endpoint,
-        "state": State.QUEUED,
+        "endpoint": made.moved.endpoint,
+        "state": made.moved.state,
         "cancel_requested": False,
         "created": draft.created,
         "changed": draft.created,
     }
+
+
+def _claimed(draft: _Draft, task: _Moved) -> Claimed:
+    return Claimed(
+        id=task.task,
+        endpoint=task.endpoint,
+        state=State.QUEUED,
+        cancel_requested=False,
+        order_id=draft.id,
+        action=draft.action.name,
+        params=draft.raw_params,
+        dry_run=draft.common.dry_run,
+        origin=draft.principal.origin,
+        requested_by=draft.principal.name,
+        reason=draft.common.reason,
+        valid_until=draft.valid_until,
+    )
+
+
+def _view(draft: _Draft, made: Sequence[_Made]) -> OrderView:
+    """What was committed, as the API shows it; without tasks if they are too many to be looked at."""
+    few = made if len(made) <= MAX_SHOWN_AT_ONCE else ()
+    states = Counter(one.moved.state for one in made)
+    return OrderView.model_validate(
+        {**_order_row(draft), "states": states, "tasks": [_task(draft, one) for one in few]}
+    )
+
+
+def _task(draft: _Draft, made: _Made) -> TaskView:
+    return TaskView(
+        id=made.moved.task,
+        order=draft.id,
+        endpoint=made.moved.endpoint,
+        hostname=made.hostname,
+        action=draft.action.name,
+        state=made.moved.state,
+        created=draft.created,
+        changed=draft.created,
+    )
 
 
 def _known(connection: Connection, ids: Sequence[str]) -> dict[str, _Known]:

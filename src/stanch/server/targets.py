@@ -1,6 +1,7 @@
 """Which endpoints an order is for: names and labels, resolved when it is submitted."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
@@ -11,8 +12,16 @@ _CHUNK = 500
 """Names per query: SQLite bounds the variables of a statement."""
 
 
-def resolve(connection: Connection, names: Sequence[str], labels: Sequence[str]) -> dict[str, frozenset[str]]:
-    """Endpoint ids with their labels.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An endpoint that an order is for."""
+
+    hostname: str
+    labels: frozenset[str]
+
+
+def resolve(connection: Connection, names: Sequence[str], labels: Sequence[str]) -> dict[str, Target]:
+    """The endpoints by id.
 
     Every name must be an id, or the host name of exactly one endpoint; labels select those that carry all of them.
     Names and labels together: both. Invalid if neither is given, NotFound if nothing is found.
@@ -22,7 +31,8 @@ def resolve(connection: Connection, names: Sequence[str], labels: Sequence[str])
     found = _by_names(connection, names) | _by_labels(connection, labels)
     if not found:
         raise NotFound("No endpoint carries these labels", got=", ".join(labels))
-    return labels_of(connection, sorted(found))
+    carried = labels_of(connection, sorted(found))
+    return {one: Target(found[one], labels) for one, labels in carried.items()}
 
 
 def labels_of(connection: Connection, ids: Sequence[str]) -> dict[str, frozenset[str]]:
@@ -35,18 +45,21 @@ def labels_of(connection: Connection, ids: Sequence[str]) -> dict[str, frozenset
     return {one: frozenset(labels) for one, labels in found.items()}
 
 
-def _by_names(connection: Connection, names: Sequence[str]) -> set[str]:
+def _by_names(connection: Connection, names: Sequence[str]) -> dict[str, str]:
+    """Id to host name."""
     wanted = list(dict.fromkeys(names))
+    found: dict[str, str] = {}
     matches: dict[str, set[str]] = {name: set() for name in wanted}
     for chunk in _chunks(wanted):
         query = select(endpoints.c.id, endpoints.c.hostname).where(
             endpoints.c.revoked.is_(False), endpoints.c.id.in_(chunk) | endpoints.c.hostname.in_(chunk)
         )
         for row in connection.execute(query):
+            found[row.id] = row.hostname
             for name in {row.id, row.hostname} & matches.keys():
                 matches[name].add(row.id)
     _refuse_unclear(matches)
-    return {one for ids in matches.values() for one in ids}
+    return found
 
 
 def _refuse_unclear(matches: Mapping[str, set[str]]) -> None:
@@ -66,18 +79,19 @@ def _refuse_unclear(matches: Mapping[str, set[str]]) -> None:
             )
 
 
-def _by_labels(connection: Connection, labels: Sequence[str]) -> set[str]:
-    found: set[str] | None = None
+def _by_labels(connection: Connection, labels: Sequence[str]) -> dict[str, str]:
+    """Id to host name."""
+    found: dict[str, str] | None = None
     for label in labels:
         key, _, value = label.partition("=")
         query = (
-            select(endpoint_labels.c.endpoint)
-            .join(endpoints, endpoints.c.id == endpoint_labels.c.endpoint)
+            select(endpoints.c.id, endpoints.c.hostname)
+            .join(endpoint_labels, endpoints.c.id == endpoint_labels.c.endpoint)
             .where(endpoint_labels.c.key == key, endpoint_labels.c.value == value, endpoints.c.revoked.is_(False))
         )
-        carrying = set(connection.execute(query).scalars())
-        found = carrying if found is None else found & carrying
-    return found or set()
+        carrying = {row.id: row.hostname for row in connection.execute(query)}
+        found = carrying if found is None else {one: name for one, name in carrying.items() if one in found}
+    return found or {}
 
 
 def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -38,7 +38,7 @@ def wire(settings: Settings, *, database: Database, authority: Authority, addres
         accounts=Accounts(database=database, now=now, monotonic=time.monotonic),
         tokens=Tokens(database, now),
         fleet=Fleet(database, now),
-        orders=Orders(registry=registry, database=database, bus=bus, now=now, wake=dispatcher.wake),
+        orders=Orders(registry=registry, database=database, bus=bus, now=now, delivery=dispatcher),
         evidence=Evidence(folder=settings.data / "evidence", database=database, now=now),
         dispatcher=dispatcher,
         bus=bus,

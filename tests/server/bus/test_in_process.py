@@ -35,3 +35,15 @@ def test_nobody_listens_after_the_end():
     with bus.subscribe():
         assert bus.listened_to
     assert not bus.listened_to
+
+
+async def test_the_end_is_told():
+    """Whoever listens when the server stops hears so after what came before, and so does whoever comes too late."""
+    bus = Bus()
+    with bus.subscribe() as early:
+        bus.publish(event("a"))
+        bus.close()
+        with bus.subscribe("b") as late:
+            assert await late.next() is None
+        assert (await early.next()).order == "a"
+        assert await early.next() is None

@@ -77,5 +77,8 @@ async def _lines(bus: Bus, order: str | None) -> AsyncIterator[str]:
             except TimeoutError:
                 yield ": still here\n\n"
             else:
+                if event is None:
+                    yield ": the server stops\n\n"
+                    return
                 yield f"data: {event.model_dump_json(exclude_none=True)}\n\n"
         yield ": too slow, some events are lost; ask for the order, then listen again\n\n"
