@@ -9,7 +9,8 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -92,3 +93,13 @@ def percentile(values: Sequence[float], percent: float) -> float:
     ordered = sorted(values)
     rank = -(-len(ordered) * percent // 100)
     return ordered[max(0, int(rank) - 1)]
+
+
+def seconds(do: Callable[[], object], times: int) -> float:
+    """The median time of one call."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        do()
+        taken.append(time.perf_counter() - started)
+    return median(taken)

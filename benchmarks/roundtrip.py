@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -24,29 +24,19 @@ from stanch.client.trust import verifying_context
 from stanch.core.envelope import CancelBody, Envelope, sign, verify
 
 
-def timed(do: Callable[[], object], times: int) -> float:
-    """Median seconds."""
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        do()
-        taken.append(time.perf_counter() - started)
-    return harness.median(taken)
-
-
 def floor(at: Path, times: int) -> dict[str, float]:
     """What even the barest system of this kind needs, in seconds."""
     db = sqlite3.connect(at / "floor.db", isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("CREATE TABLE t (x TEXT)")
-    commit = timed(lambda: db.execute("INSERT INTO t VALUES ('x')"), times)
+    commit = harness.seconds(lambda: db.execute("INSERT INTO t VALUES ('x')"), times)
     db.close()
     key = OKPKey.generate_key("Ed25519", {"kid": "k"})
     envelope = Envelope(endpoint="e", id="i", iat=1, body=CancelBody(task="t"))
     token = sign(envelope, key)
-    signing = timed(lambda: sign(envelope, key), times)
-    verifying = timed(lambda: verify(token, keys={"k": key}, endpoint="e", now=None, versions={}), times)
+    signing = harness.seconds(lambda: sign(envelope, key), times)
+    verifying = harness.seconds(lambda: verify(token, keys={"k": key}, endpoint="e", now=None, versions={}), times)
     with dispatch.floor(at, 1, 800) as echoing:
 
         def once() -> float:
@@ -55,6 +45,14 @@ def floor(at: Path, times: int) -> dict[str, float]:
 
         echo = harness.median([once() for _ in range(times)])
     return {"echo": echo, "commit": commit, "sign": signing, "verify": verifying}
+
+
+TRIED = (
+    "The order is sent from the unit of work that stores it, statements are prepared once, a unit that is alone needs "
+    "no savepoint, reports that come alone are committed at once, uvloop and httptools on both ends: from 16 times the "
+    "floor to this. What is left is Python between the fsyncs: a FastAPI request (1.3 ms), two units of SQLAlchemy "
+    "Core (1.3 ms), the agent's three transactions and its action (2.2 ms), and the hops between their threads."
+)
 
 
 class Wire:
@@ -139,7 +137,7 @@ def main() -> None:
         **{f"floor_{name}_ms": 1000 * value for name, value in parts.items()},
     }
     bars = [
-        harness.Bar(what="median, against the floor", value=median / least, bar=5.0),
+        harness.Bar(what="median, against the floor", value=median / least, bar=5.0, tried=TRIED),
         harness.Bar(what="99th percentile, against the floor", value=p99 / least, bar=20.0),
     ]
     harness.report("roundtrip", figures, bars)

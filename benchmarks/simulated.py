@@ -6,6 +6,7 @@ processes of a machine share (CLOCK_MONOTONIC).
 """
 
 import asyncio
+import gc
 import json
 import resource
 import secrets
@@ -169,6 +170,7 @@ async def run() -> None:
     """Enrol, connect, then one answer for each round that is asked for."""
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    gc.disable()  # what these agents cost is not the question
     fleet = Fleet(json.loads(await lines.readline()))
     agents = await fleet.enrol()
     say(enrolled=len(agents))

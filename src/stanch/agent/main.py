@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
+import uvloop
 
 from stanch.agent import recovery
 from stanch.agent.settings import Settings
@@ -103,7 +104,7 @@ def main() -> int:
     configure_logging()
     settings = Settings.from_environment(os.environ)
     try:
-        asyncio.run(_until_signal(settings))
+        uvloop.run(_until_signal(settings))
     except StanchError as error:
         log.critical("agent-failed", **error.body().model_dump(exclude_none=True))
         return EXIT_NOT_ENROLLED if isinstance(error, NotFound | VerificationFailed) else EXIT_FAILED

@@ -26,6 +26,7 @@ RESERVED = frozenset(
 )
 """Names that belong to the order itself; no parameter may take them."""
 
+_GOT = re.compile(r"got .{1,200}?, expected ", re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -239,7 +240,8 @@ def invalid_fields(message: str, error: ValidationError) -> Invalid:
 
 
 def _message(text: str) -> str:
-    return text.removeprefix("Value error, ")
+    """What was expected; what was got is told beside it."""
+    return _GOT.sub("", text.removeprefix("Value error, "))
 
 
 def _brief(value: object) -> str:

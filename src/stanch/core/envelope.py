@@ -7,11 +7,13 @@ Everything that changes an endpoint arrives as one compact JWS (Ed25519, RFC 986
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import GuestProtocol, OKPKey
+from joserfc.util import json_b64encode, urlsafe_b64encode
 from pydantic import Field, ValidationError
 
 from stanch.core.errors import BadSignature, Expired, Invalid, Outdated, Replayed, TooLarge, WrongEndpoint
@@ -30,6 +32,7 @@ class _Registry(jws.JWSRegistry):
 
 
 _REGISTRY = _Registry(algorithms=[ALGORITHM])
+_ED25519 = _REGISTRY.get_alg(ALGORITHM)
 
 
 class Kind(StrEnum):
@@ -156,11 +159,18 @@ class Envelope(LooseModel):
 
 def sign(envelope: Envelope, key: OKPKey) -> str:
     """A compact JWS of the envelope; the header names the key by its `kid`. TooLarge if no endpoint would take it."""
-    header = {"alg": ALGORITHM, "kid": str(key.kid)}
-    payload = envelope.model_dump_json(exclude_none=True).encode()
-    token = jws.serialize_compact(header, payload, key, [ALGORITHM], registry=_REGISTRY)
+    # Compact serialisation by hand (RFC 7515, 7.1): the library builds and checks the same header for each envelope
+    # again, which is two thirds of the time of an order to thousands of endpoints.
+    signed = _protected(str(key.kid)) + b"." + urlsafe_b64encode(envelope.model_dump_json(exclude_none=True).encode())
+    token = (signed + b"." + urlsafe_b64encode(_ED25519.sign(signed, key))).decode()
     _check_size(token)
     return token
+
+
+@lru_cache(maxsize=8)
+def _protected(kid: str) -> bytes:
+    """The encoded header, which is the same for every envelope of a key."""
+    return json_b64encode({"alg": ALGORITHM, "kid": kid})
 
 
 def verify(

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BeforeValidator,
     Field,
@@ -24,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from stanch.core.errors import Invalid
 from stanch.core.model import Model
 
 MAX_PATH_BYTES = 4095
@@ -256,6 +258,22 @@ def _hex(name: str, digits: int) -> tuple[StringConstraints, TypeInfo]:
 _SHA256 = _hex("sha256", 64)
 Sha256 = Annotated[str, _SHA256[0], _SHA256[1]]
 
+_PIN = re.compile(r"[0-9a-f]{64}")
+
+
+def parse_pin(text: str) -> str:
+    """The pin of a CA as 64 hexadecimal digits, from any of its usual spellings; Invalid otherwise."""
+    digits = text.strip().lower().removeprefix("sha256:").replace(":", "")
+    if not _PIN.fullmatch(digits):
+        raise Invalid(
+            "This is no pin of a CA",
+            got=text[:100],
+            expected="64 hexadecimal digits",
+            hint="`stanch token create` prints it, and so does the first start of `stanch server`.",
+        )
+    return digits
+
+
 Pid = Annotated[int, Field(ge=1, le=MAX_PID), TypeInfo("pid", "4711", "A process id on the endpoint.")]
 
 
@@ -304,7 +322,19 @@ Id = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
 
 Secret = Annotated[SecretStr, Field(max_length=4000), TypeInfo("secret", "********", "Never shown, never logged.")]
 
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,63}=[A-Za-z0-9._:/-]{0,63}$")]
+_LABEL = r"^[A-Za-z0-9._/-]{1,63}=[A-Za-z0-9._:/-]{0,63}$"
+
+
+def _parse_label(text: str) -> str:
+    """The same text; ValueError, in words, if it is no label."""
+    if not re.fullmatch(_LABEL.strip("^$"), text):
+        raise ValueError(
+            f"got {text[:130]!r}, expected KEY=VALUE such as env=prod, of letters, digits and . _ - /, at most 63 each"
+        )
+    return text
+
+
+Label = Annotated[str, AfterValidator(_parse_label), WithJsonSchema({"type": "string", "pattern": _LABEL})]
 """`key=value`."""
 
 

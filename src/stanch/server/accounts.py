@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
 from stanch.core.errors import Conflict, Invalid, NotAuthenticated, TooManyRequests
 from stanch.core.policy import Origin, Principal, Role
@@ -40,6 +40,10 @@ FAILURES_PER_NAME = 10
 """A minute, from one address: nobody can lock somebody else out."""
 FAILURES_PER_ADDRESS = 60
 """A minute, whatever the names: many people may share an address."""
+
+_LOOK_AGAIN = (
+    f"The account is {ADMINISTRATOR} unless another was named; its password was printed once, at the first start."
+)
 
 
 class Accounts:
@@ -130,7 +134,7 @@ class Accounts:
         stored = self._nobody if account is None else account.password_hash
         matches = await self._in_thread(lambda: self._matches(stored, password))
         if account is None or account.disabled or not matches:
-            raise NotAuthenticated("The name or the password is wrong")
+            raise NotAuthenticated("The name or the password is wrong", hint=_LOOK_AGAIN)
 
     def _matches(self, stored: str, password: str) -> bool:
         try:
@@ -194,7 +198,7 @@ def _insert_session(connection: Connection, row: dict[str, Any], address: str) -
     """The session, its audit entry, and away with those that are over. The account as it is now."""
     account = _find_account(connection, row["account"])
     if account is None or account.disabled:
-        raise NotAuthenticated("The name or the password is wrong")
+        raise NotAuthenticated("The name or the password is wrong", hint=_LOOK_AGAIN)
     connection.execute(delete(sessions).where(sessions.c.expires <= row["created"]))
     connection.execute(insert(sessions), row)
     detail = {"address": address}
@@ -204,9 +208,15 @@ def _insert_session(connection: Connection, row: dict[str, Any], address: str) -
 
 
 def _find_session(connection: Connection, token_hash: str, now: datetime) -> Row[Any, Any, Any] | None:
-    query = (
-        select(accounts.c.name, accounts.c.roles, accounts.c.labels)
-        .join(sessions, sessions.c.account == accounts.c.name)
-        .where(sessions.c.token_hash == token_hash, sessions.c.expires > now, accounts.c.disabled.is_(False))
+    return connection.execute(_SESSION, {"token_hash": token_hash, "now": now}).one_or_none()
+
+
+_SESSION = (
+    select(accounts.c.name, accounts.c.roles, accounts.c.labels)
+    .join(sessions, sessions.c.account == accounts.c.name)
+    .where(
+        sessions.c.token_hash == bindparam("token_hash"),
+        sessions.c.expires > bindparam("now"),
+        accounts.c.disabled.is_(False),
     )
-    return connection.execute(query).one_or_none()
+)

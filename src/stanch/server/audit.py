@@ -26,12 +26,15 @@ class Entry:
     detail: Mapping[str, Any]
 
 
+_NEWEST = select(audit.c.hash).order_by(audit.c.n.desc()).limit(1)
+_APPEND = insert(audit)
+
+
 def append(connection: Connection, entry: Entry) -> None:
     """Add an entry, in the unit of work of the change that it tells of."""
-    newest = connection.execute(select(audit.c.hash).order_by(audit.c.n.desc()).limit(1)).scalar()
-    previous = newest or FIRST
+    previous = connection.execute(_NEWEST).scalar() or FIRST
     row = {"at": entry.at, "who": entry.who, "what": entry.what, "subject": entry.subject, "detail": dict(entry.detail)}
-    connection.execute(insert(audit), {**row, "previous": previous, "hash": chained(previous, entry)})
+    connection.execute(_APPEND, {**row, "previous": previous, "hash": chained(previous, entry)})
 
 
 def chained(previous: str, entry: Entry) -> str:

@@ -167,7 +167,7 @@ def _start_over(connection: Connection, there: Row[Any], size: int) -> None:
 def _one(connection: Connection, evidence_id: str) -> Row[Any]:
     row = connection.execute(select(evidence).where(evidence.c.id == evidence_id)).one_or_none()
     if row is None:
-        raise NotFound("There is no such evidence", got=evidence_id[:100])
+        raise NotFound("There is no such evidence", got=evidence_id[:100], hint="`stanch evidence list` lists it.")
     return row
 
 
@@ -175,7 +175,7 @@ def _own(connection: Connection, endpoint: str, evidence_id: str) -> Row[Any]:
     """The same, if it is this endpoint's: another's does not exist for it."""
     row = _one(connection, evidence_id)
     if row.endpoint != endpoint:
-        raise NotFound("There is no such evidence", got=evidence_id[:100])
+        raise NotFound("There is no such evidence", got=evidence_id[:100], hint="`stanch evidence list` lists it.")
     return row
 
 

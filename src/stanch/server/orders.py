@@ -226,8 +226,8 @@ class Orders:
         found = targets.resolve(connection, common.endpoints, common.labels)
         may(draft.principal, draft.action, {one: target.labels for one, target in found.items()})
         made = [self._make(draft, one, target.hostname) for one, target in found.items()]
-        connection.execute(insert(orders), _order_row(draft))
-        connection.execute(insert(tasks), [_task_row(draft, one) for one in made])
+        connection.execute(_INSERT_ORDER, _order_row(draft))
+        connection.execute(_INSERT_TASKS, [_task_row(draft, one) for one in made])
         detail = {
             "action": draft.action.name,
             "params": draft.raw_params,
@@ -402,15 +402,18 @@ def _task(draft: _Draft, made: _Made) -> TaskView:
 
 
 def _known(connection: Connection, ids: Sequence[str]) -> dict[str, _Known]:
-    query = (
-        select(tasks.c.id, tasks.c.endpoint, tasks.c.state, tasks.c.order_id, orders.c.action, orders.c.dry_run)
-        .join(orders, orders.c.id == tasks.c.order_id)
-        .where(tasks.c.id.in_(ids))
-    )
     return {
-        row.id: _Known(row.order_id, row.endpoint, State(row.state), row.action, row.dry_run)
-        for row in connection.execute(query)
+        task: _Known(order, endpoint, State(state), action, dry_run)
+        for task, endpoint, state, order, action, dry_run in connection.execute(_KNOWN, {"ids": ids})
     }
+
+
+_KNOWN = (
+    select(tasks.c.id, tasks.c.endpoint, tasks.c.state, tasks.c.order_id, orders.c.action, orders.c.dry_run)
+    .join(orders, orders.c.id == tasks.c.order_id)
+    .where(tasks.c.id.in_(bindparam("ids", expanding=True)))
+)
+_INSERT_ORDER, _INSERT_TASKS = insert(orders), insert(tasks)
 
 
 def _states(ones: Sequence[TaskView]) -> str:

@@ -40,6 +40,11 @@ class Listen:
         """Does it listen on every address of this machine?"""
         return self.host in WILDCARDS
 
+    @property
+    def local(self) -> bool:
+        """Does it listen to this machine only?"""
+        return self.host in LOOPBACK
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

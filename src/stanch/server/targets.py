@@ -3,13 +3,22 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import BindParameter, Connection, bindparam, select
 
 from stanch.core.errors import Conflict, Invalid, NotFound
 from stanch.server.store.tables import endpoint_labels, endpoints
 
 _CHUNK = 500
 """Names per query: SQLite bounds the variables of a statement."""
+
+
+_NAMES: BindParameter[str] = bindparam("names", expanding=True)
+_NAMED = select(endpoints.c.id, endpoints.c.hostname).where(
+    endpoints.c.revoked.is_(False), endpoints.c.id.in_(_NAMES) | endpoints.c.hostname.in_(_NAMES)
+)
+_LABELS = select(endpoint_labels.c.endpoint, endpoint_labels.c.key, endpoint_labels.c.value).where(
+    endpoint_labels.c.endpoint.in_(bindparam("ids", expanding=True))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,9 @@ def resolve(connection: Connection, names: Sequence[str], labels: Sequence[str])
         raise Invalid("The order names no endpoint", expected="endpoints, labels, or both")
     found = _by_names(connection, names) | _by_labels(connection, labels)
     if not found:
-        raise NotFound("No endpoint carries these labels", got=", ".join(labels))
+        raise NotFound(
+            "No endpoint carries these labels", got=", ".join(labels), hint="`stanch endpoints` shows labels."
+        )
     carried = labels_of(connection, sorted(found))
     return {one: Target(found[one], labels) for one, labels in carried.items()}
 
@@ -39,9 +50,8 @@ def labels_of(connection: Connection, ids: Sequence[str]) -> dict[str, frozenset
     """`key=value` of each of these endpoints."""
     found: dict[str, set[str]] = {one: set() for one in ids}
     for chunk in _chunks(ids):
-        query = select(endpoint_labels).where(endpoint_labels.c.endpoint.in_(chunk))
-        for row in connection.execute(query):
-            found[row.endpoint].add(f"{row.key}={row.value}")
+        for endpoint, key, value in connection.execute(_LABELS, {"ids": chunk}):
+            found[endpoint].add(f"{key}={value}")
     return {one: frozenset(labels) for one, labels in found.items()}
 
 
@@ -51,13 +61,10 @@ def _by_names(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     matches: dict[str, set[str]] = {name: set() for name in wanted}
     for chunk in _chunks(wanted):
-        query = select(endpoints.c.id, endpoints.c.hostname).where(
-            endpoints.c.revoked.is_(False), endpoints.c.id.in_(chunk) | endpoints.c.hostname.in_(chunk)
-        )
-        for row in connection.execute(query):
-            found[row.id] = row.hostname
-            for name in {row.id, row.hostname} & matches.keys():
-                matches[name].add(row.id)
+        for endpoint, hostname in connection.execute(_NAMED, {"names": chunk}):
+            found[endpoint] = hostname
+            for name in {endpoint, hostname} & matches.keys():
+                matches[name].add(endpoint)
     _refuse_unclear(matches)
     return found
 
@@ -66,7 +73,7 @@ def _refuse_unclear(matches: Mapping[str, set[str]]) -> None:
     missing = [name for name, ids in matches.items() if not ids]
     if missing:
         raise NotFound(
-            "There is no such endpoint",
+            "There is no such endpoint, or it was revoked",
             got=", ".join(missing[:5]),
             hint="`stanch endpoints --search TEXT` finds endpoints.",
         )

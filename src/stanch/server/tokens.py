@@ -63,7 +63,7 @@ class Tokens:
         def unit(connection: Connection) -> None:
             done = connection.execute(update(tokens).where(tokens.c.id == token).values(revoked=True))
             if not done.rowcount:
-                raise NotFound(f"There is no enrolment token {token[:100]}")
+                raise NotFound(f"There is no enrolment token {token[:100]}", hint="`stanch token list` lists them.")
             entry = audit.Entry(at=now, who=principal.name, what="token-revoke", subject=token, detail={})
             audit.append(connection, entry)
 

@@ -97,6 +97,9 @@ class Writer:
         """All units in one transaction; if that fails as a whole, the same error for each."""
         try:
             with self._engine.begin() as connection:
+                if len(jobs) == 1:
+                    # Alone in its transaction: that is its savepoint.
+                    return [_Outcome(jobs[0], value=jobs[0].unit(connection))]
                 return [_in_savepoint(connection, job) for job in jobs]
         except BaseException as error:  # noqa: BLE001 - every caller must be told, whatever it was
             return [_Outcome(job, error=error) for job in jobs]
