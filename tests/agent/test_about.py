@@ -1,5 +1,6 @@
 """What the agent says about itself."""
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -35,6 +36,7 @@ class Machine:
             capabilities=lambda: {"nftables": "yes"},
             policy=self,
             effects=lambda: (EFFECT,),
+            news=asyncio.Event(),
             open_tasks=lambda: self.tasks,
             seconds=lambda: self.now,
         )

@@ -73,6 +73,17 @@ async def test_an_effect_is_held_until_it_is_dropped(machine: Machine) -> None:
         assert [one.name for one in agent.effects.active()] == ["other"]
 
 
+async def test_what_is_in_force_is_news_when_it_changes(machine: Machine) -> None:
+    """The server is told at once of what is held and dropped, and of nothing that stays as it is."""
+    async with machine.agent() as agent:
+        mine, told = agent.effects.of("tsk_1"), list[bool]()
+        for change in (hold(mine), hold(mine), mine.drop("isolation"), mine.drop("isolation")):
+            agent.effects.news.clear()
+            await change
+            told.append(agent.effects.news.is_set())
+        assert told == [True, False, True, False]
+
+
 async def test_replacing_keeps_the_beginning_and_sets_a_new_deadline(machine: Machine) -> None:
     """An isolation that is ordered again lasts anew, but began when it began."""
     async with machine.agent() as agent:

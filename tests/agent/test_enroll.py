@@ -9,11 +9,11 @@ from cryptography import x509
 
 from stanch.agent.clock import AgentClock
 from stanch.agent.effects import Effects
-from stanch.agent.enroll import enroll, fingerprint, read_pin
+from stanch.agent.enroll import enroll, fingerprint
 from stanch.agent.identity import Identity
 from stanch.agent.journal import Journal
 from stanch.agent.supervisor import locked
-from stanch.core.errors import Conflict, Invalid, TokenSpent, Unavailable, VerificationFailed
+from stanch.core.errors import Conflict, Invalid, NotFound, TokenSpent, Unavailable, VerificationFailed
 from stanch.core.frames import Inventory
 from tests.fakes.gateway import ENDPOINT, Authority, FakeGateway, gateway
 
@@ -65,6 +65,14 @@ async def test_a_server_that_shows_the_right_ca_but_is_not_of_it_never_sees_the_
     await server.start()
     server.authority = true
     with pytest.raises(VerificationFailed, match="did not prove who it is"):
+        await enrolled(server, tmp_path / "state")
+    assert server.enrolments == []
+
+
+async def test_the_port_for_people_is_the_wrong_one(server, tmp_path, monkeypatch):
+    """Whoever mixes up the two ports is told which is which, and the token stays here."""
+    monkeypatch.setattr("stanch.agent.enroll.CA_PATH", "/not/of/this/port")
+    with pytest.raises(NotFound, match="8444"):
         await enrolled(server, tmp_path / "state")
     assert server.enrolments == []
 
@@ -160,21 +168,6 @@ async def test_a_certificate_of_another_ca_is_refused(server, tmp_path, monkeypa
     monkeypatch.setattr(server.authority, "issue", lambda name, key, *_: other.issue(name, key))
     with pytest.raises(VerificationFailed, match="not from the pinned CA"):
         await enrolled(server, tmp_path / "state")
-
-
-@pytest.mark.parametrize("spelled", ["{}", "sha256:{}", " {} "])
-def test_pins_may_be_spelled_as_usual(spelled):
-    """Upper case, colons and a prefix mean the same pin."""
-    pin = Authority().pin
-    assert read_pin(spelled.format(pin.upper())) == pin
-    assert read_pin(":".join(pin[n : n + 2] for n in range(0, 64, 2))) == pin
-
-
-@pytest.mark.parametrize("pin", ["", "abc", "g" * 64, "0" * 63, "0" * 65])
-def test_a_wrong_pin_is_refused(pin):
-    """What is no SHA-256 is told as such, with where to find one."""
-    with pytest.raises(Invalid, match="no pin"):
-        read_pin(pin)
 
 
 def test_a_fingerprint_is_of_the_der_form():

@@ -1,5 +1,6 @@
 """The identity on the disk: whole or not there, closed to others, and bound to where it was made."""
 
+import os
 import ssl
 from pathlib import Path
 
@@ -143,6 +144,17 @@ def test_a_folder_that_is_made_is_private(tmp_path):
     """The state folder is closed to others from its first moment."""
     make_private(tmp_path / "a" / "b")
     check_private(tmp_path / "a" / "b")
+
+
+def test_what_is_roots_asks_for_root(tmp_path, monkeypatch):
+    """A user who forgot sudo is not told to change the owner."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    roots = os.stat_result((0o40700, 1, 1, 1, 0, 0, 0, 0, 0, 0))
+    with monkeypatch.context() as patched:
+        patched.setattr("os.lstat", lambda _: roots)
+        patched.setattr("os.geteuid", lambda: 1000)
+        with pytest.raises(VerificationFailed, match="sudo"):
+            check_private(tmp_path / "state")
 
 
 def test_only_the_given_ca_is_trusted():

@@ -52,8 +52,11 @@ class Outbox:
             self.entries.pop(seq, None)
 
 
+@dataclass
 class About:
     """An endpoint that always says the same."""
+
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def hello(self, nonce: str) -> Hello:
         return Hello(nonce=nonce, agent_version="1", inventory=Inventory(hostname="web-01"), actions={"isolate": 1})
@@ -67,6 +70,7 @@ class Agent:
     """A running link with what surrounds it."""
 
     link: Link
+    about: About
     outbox: Outbox
     accepted: list[str]
     book: AddressBook
@@ -76,7 +80,7 @@ class Agent:
 async def running(server: FakeGateway, tmp_path: Path, *, book: AddressBook | None = None) -> AsyncIterator[Agent]:
     state = tmp_path / "state"
     identity = server.identity(state)
-    outbox, accepted = Outbox(), []
+    outbox, about, accepted = Outbox(), About(), []
     book = book or AddressBook(state / "addresses.json", urls=identity.urls)
 
     async def accept(envelope: str, *, nonce: str) -> None:
@@ -89,9 +93,9 @@ async def running(server: FakeGateway, tmp_path: Path, *, book: AddressBook | No
 
     link = Link(tls=identity.tls(state), book=book, outbox=outbox, jitter=lambda: 0.0)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(link.run(about=About(), accept=accept))
+        task = group.create_task(link.run(about=about, accept=accept))
         try:
-            yield Agent(link, outbox, accepted, book)
+            yield Agent(link, about, outbox, accepted, book)
         finally:
             task.cancel()
 
@@ -191,6 +195,18 @@ async def test_heartbeats_are_sent(server, tmp_path):
     """The agent says that it is here as often as the server asked."""
     async with running(server, tmp_path):
         await server.until(lambda: len(server.of(Heartbeat)) >= 2)
+
+
+async def test_news_do_not_wait_for_the_next_heartbeat(server, tmp_path):
+    """What is in force has changed: the server hears of it now, once, however rarely it asked to be told."""
+    server.beat = 3600.0
+    async with running(server, tmp_path) as agent:
+        await eventually(lambda: agent.link.status().server is not None)
+        assert server.of(Heartbeat) == []
+        for beats in (1, 2):
+            agent.about.news.set()
+            await server.until(lambda beats=beats: len(server.of(Heartbeat)) == beats)
+            assert not agent.about.news.is_set()
 
 
 async def test_progress_is_lossy_and_the_newest_wins(server, tmp_path):

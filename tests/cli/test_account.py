@@ -5,6 +5,7 @@ import json
 import pytest
 
 from stanch.client.session import load
+from stanch.core.errors import NotFound
 from tests.client.stub import PASSWORD, TOKEN
 
 
@@ -63,6 +64,26 @@ def test_a_wrong_password(run, stub, tmp_path, place):
     assert not place.exists()
 
 
+def test_a_password_that_nobody_has_is_not_sent(run, stub, tmp_path):
+    """An empty file, or the wrong one, is told without a word of what is in it."""
+    for content in ("", "s3cret" * 500):
+        (tmp_path / "wrong").write_text(content)
+        ended = run("login", stub.url, "--ca-pin", stub.pin, "--password-file", str(tmp_path / "wrong"))
+        assert ended.code == 2
+        assert "1000" in ended.err
+        assert "s3cret" not in ended.err
+    assert stub.asked("POST /login") == []
+
+
+def test_the_port_for_agents_is_the_wrong_one(run, stub, password):
+    """Whoever mixes up the two ports is told which is which."""
+    stub.errors["GET /ca"] = NotFound("There is nothing at this path")
+    ended = run("login", stub.url, "--ca-pin", stub.pin, "--password-file", password)
+    assert ended.code == 5
+    assert "8443" in ended.err
+    assert stub.asked("POST /login") == []
+
+
 def test_a_person_is_asked_for_the_password(run, stub, terminal):
     """On a terminal the password is typed, unseen."""
     terminal(PASSWORD)
@@ -82,7 +103,9 @@ def test_logout_forgets_the_token(run, signed_in, place):
     assert run("logout").code == 0
     assert signed_in.asked("POST /logout") == [{}]
     assert load(place).token == ""
-    assert run("logout").code == 3
+    ended = run("logout")
+    assert ended.code == 3
+    assert f"stanch login {signed_in.url}" in run("whoami").err
 
 
 def test_logout_works_without_the_server(run, signed_in, place):

@@ -44,6 +44,19 @@ def test_an_unexpected_error_is_not_a_traceback(run, monkeypatch):
     assert "Traceback" in run("actions").err
 
 
+def test_a_missing_right_names_sudo(run, monkeypatch):
+    """Who is not root is told what would help."""
+
+    def refused():
+        raise PermissionError(13, "Permission denied", "/var/lib/stanch/agent")
+
+    monkeypatch.setattr("stanch.cli.fleet._actions", refused)
+    ended = run("actions")
+    assert ended.code == 4
+    assert "/var/lib/stanch/agent" in ended.err
+    assert "sudo" in ended.err
+
+
 def test_an_interrupt_ends_with_130(run, monkeypatch):
     """Ctrl-C is what shells expect."""
 

@@ -3,7 +3,9 @@
 import pytest
 
 from stanch.actions import load
-from tests.client.stub import an_endpoint
+from stanch.core.host import Effect
+from stanch.core.types import hours, show_instant
+from tests.client.stub import NOW, an_endpoint
 
 
 def test_endpoints_are_listed(run, signed_in):
@@ -36,6 +38,18 @@ def test_no_endpoint_says_how_to_get_one(run, signed_in):
     """An empty fleet is told what to do next."""
     signed_in.endpoints = []
     assert "token create" in run("endpoints").out
+    assert "lists all" in run("endpoints", "--search", "nowhere").out
+
+
+def test_what_is_in_force_is_listed(run, signed_in):
+    """The list says of an endpoint how long it is isolated."""
+    until = NOW + hours(2)
+    effects = [
+        Effect(name=name, task="tsk_1", since=NOW, until=end, lift_action="release")
+        for name, end in (("isolation", until), ("other", None))
+    ]
+    signed_in.endpoints = [an_endpoint(1).model_copy(update={"effects": tuple(effects)})]
+    assert f"isolation until {show_instant(until)}, other" in run("endpoints").out
 
 
 def test_one_endpoint(run, signed_in):

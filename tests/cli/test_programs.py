@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from stanch.cli.places import STATE_VARIABLE
+
 
 @pytest.fixture
 def stand_in(monkeypatch):
@@ -72,7 +74,26 @@ def test_agent_run_becomes_the_supervisor(run, monkeypatch, tmp_path):
     assert line[1:] == ["-I", "-m", "stanch.agent.supervisor"]
     assert environment["STANCH_AGENT_STATE"] == str(tmp_path / "st")
     assert environment["STANCH_AGENT_SOCKET"] == "/run/x.sock"
-    assert "STANCH_AGENT_CONFIG" not in environment
+    assert environment["STANCH_AGENT_CONFIG"] == "/etc/stanch/agent.toml"
+
+
+def test_the_environment_names_the_places_for_every_command(run, stand_in, monkeypatch, tmp_path):
+    """`agent enroll` and `agent run` mean the same folder, and what is typed comes first."""
+    got = []
+
+    async def enroll(*, state: Path, **_):
+        got.append(state)
+        return types.SimpleNamespace(endpoint="ept_7")
+
+    stand_in("stanch.agent.enroll", enroll=enroll)
+    monkeypatch.setattr("os.execve", lambda _program, _line, environment: got.append(environment[STATE_VARIABLE]))
+    monkeypatch.setenv(STATE_VARIABLE, "/srv/agent")
+    line = ("agent", "enroll", "--server", "https://s:8444", "--token", "t", "--ca-pin", "ab")
+    said = run(*line).out
+    assert "stanch agent run --state /srv/agent" in said
+    run("agent", "run")
+    run(*line, "--state", "typed")
+    assert got == [Path("/srv/agent"), "/srv/agent", Path("typed")]
 
 
 def test_demo(run, stand_in):

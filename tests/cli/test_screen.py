@@ -68,6 +68,16 @@ def test_a_tree_keeps_one_line_for_each_row(capsys, monkeypatch, width):
     assert all("argum" in line for line in lines if "name-" in line)
 
 
+def test_a_command_can_be_copied(capsys, monkeypatch):
+    """A line that is longer than the terminal is wide is left to the terminal, which copies it as one."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    command = "stanch agent enroll --server https://server:8444 --token T --ca-pin " + "5f" * 32
+    show_blocks([Note(command)])
+    assert command in capsys.readouterr().out
+
+
 def test_an_identifier_is_not_broken(capsys, monkeypatch):
     """What one copies stays on one line; text beside it is folded."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)

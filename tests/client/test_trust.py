@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stanch.client.api import fetch_ca
-from stanch.client.trust import normal_pin, normal_url, verified_ca, verifying_context
+from stanch.client.trust import normal_url, verified_ca, verifying_context
 from stanch.core.errors import Invalid, VerificationFailed
 from tests.client.stub import certificates
 
@@ -47,20 +47,6 @@ def test_an_answer_that_is_no_certificate_is_refused(text):
     """Whatever else the server says, it is not the pinned CA."""
     with pytest.raises(VerificationFailed):
         verified_ca(text, "0" * 64)
-
-
-def test_pins_may_be_written_in_several_ways():
-    """Colons, capitals and a prefix do not matter."""
-    digits = "ab" * 32
-    colons = ":".join(["AB"] * 32)
-    assert {normal_pin(digits), normal_pin(colons), normal_pin(f" sha256:{digits}\n")} == {digits}
-
-
-@pytest.mark.parametrize("pin", ["", "abc", "g" * 64, "a" * 63, "a" * 65, "٣" * 64])
-def test_a_wrong_pin_is_named(pin):
-    """Anything but 64 hexadecimal digits is refused before anybody is asked."""
-    with pytest.raises(Invalid):
-        normal_pin(pin)
 
 
 @pytest.mark.parametrize(

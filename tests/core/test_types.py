@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 
+from stanch.core.errors import Invalid
 from stanch.core.types import (
     MAX_PATH_BYTES,
     Address,
@@ -26,6 +27,7 @@ from stanch.core.types import (
     hours,
     minutes,
     parse_network,
+    parse_pin,
     seconds,
     show_duration,
 )
@@ -249,3 +251,24 @@ def test_ids_cannot_be_paths(wrong: str) -> None:
 def test_labels_are_key_and_value(wrong: str) -> None:
     """A label is key=value in plain characters."""
     assert refuses(Label, wrong)
+
+
+def test_pins_may_be_written_in_several_ways() -> None:
+    """Colons, capitals, spaces and a prefix do not matter."""
+    digits = "ab" * 32
+    colons = ":".join(["AB"] * 32)
+    assert {parse_pin(digits), parse_pin(colons), parse_pin(f" sha256:{digits}\n")} == {digits}
+
+
+@pytest.mark.parametrize("pin", ["", "abc", "g" * 64, "a" * 63, "a" * 65, "٣" * 64])
+def test_a_wrong_pin_is_refused(pin: str) -> None:
+    """What is no SHA-256 is told as such, with where to find one."""
+    with pytest.raises(Invalid, match="first start"):
+        parse_pin(pin)
+
+
+@pytest.mark.parametrize("text", ["", "env", "=prod", "env=a b", "a=b\n", "x" * 64 + "=1", "a=b=c"])
+def test_a_wrong_label_is_told_in_words(text: str) -> None:
+    """A person reads what a label looks like, not a regular expression."""
+    with pytest.raises(ValidationError, match="KEY=VALUE such as env=prod"):
+        TypeAdapter(Label).validate_python(text)

@@ -115,6 +115,7 @@ async def test_the_first_start_says_what_it_did(tmp_path: Path) -> None:
         assert password
         assert f"stanch login {server.api_url} --ca-pin {pin}" in text
         assert f"stanch agent enroll --server {server.gateway_url} --token TOKEN --ca-pin {pin}" in text
+        assert "--api-listen" in text
         assert said[-1] == f"ready api={server.api_url} gateway={server.gateway_url}"
         async with session(tmp_path / "data" / "ca.pem") as asking:
             assert (await Person(server.api_url, asking).sign_in(password=password[1])).status == 200

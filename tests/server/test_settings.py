@@ -36,6 +36,14 @@ def test_a_listening_address_shows_as_it_is_parsed(host: str, port: int) -> None
     assert Listen.parse(str(Listen(host, port))) == Listen(host, port)
 
 
+@pytest.mark.parametrize(
+    ("text", "local"), [("127.0.0.1:1", True), ("[::1]:1", True), ("0.0.0.0:1", False), ("[::]:1", False)]
+)
+def test_what_others_cannot_reach(text, local):
+    """The first start says so of an address of this machine only."""
+    assert Listen.parse(text).local is local
+
+
 @pytest.mark.parametrize("name", ["", "a b", "-/", "exämple.org", "a..b", "x" * 64, "*.example.org", "http://x"])
 def test_wrong_names(name: str) -> None:
     """What no certificate can carry is refused."""

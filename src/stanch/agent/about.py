@@ -35,6 +35,7 @@ class About:
         capabilities: Callable[[], Mapping[str, str]],
         policy: Policy,
         effects: Callable[[], tuple[Effect, ...]],
+        news: asyncio.Event,
         open_tasks: Callable[[], Sequence[str]],
         seconds: Callable[[], float],
     ) -> None:
@@ -43,6 +44,7 @@ class About:
         self._capabilities = capabilities
         self._policy = policy
         self._effects = effects
+        self.news = news
         self._open_tasks = open_tasks
         self._seconds = seconds
         self._told: Inventory | None = None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Literal, Protocol
 
@@ -62,6 +63,9 @@ class Outbox(Protocol):
 
 class About(Protocol):
     """Who tells the server about this endpoint."""
+
+    news: asyncio.Event
+    """Set when a heartbeat should not wait: something else is in force than the server was told."""
 
     async def hello(self, nonce: str) -> Hello:
         """The first frame."""
@@ -217,9 +221,13 @@ class Conversation:
                 await self._outbox.changed.wait()
 
     async def _send_heartbeats(self) -> None:
+        """As often as the server asked, and at once when there are news."""
         while True:
-            # A fleet that connected together must not beat together.
-            await asyncio.sleep(self._heartbeat_seconds * (0.8 + 0.2 * self._jitter()))
+            with suppress(TimeoutError):
+                # A fleet that connected together must not beat together.
+                async with asyncio.timeout(self._heartbeat_seconds * (0.8 + 0.2 * self._jitter())):
+                    await self._about.news.wait()
+            self._about.news.clear()
             await say(self._socket, await self._about.heartbeat())
 
     async def _send_progress(self) -> None:

@@ -55,6 +55,8 @@ class Effects:
         self._held = journal.read_at_start(self._load)
         self._lifting: set[str] = set()
         self._changed = asyncio.Event()
+        self.news = asyncio.Event()
+        """Set when something else is in force than before; whoever tells it clears it."""
 
     def of(self, task: str) -> "TaskEffects":
         """The effects in the hands of one task."""
@@ -137,6 +139,8 @@ class Effects:
         except Exception:
             self._set(name, before)
             raise
+        finally:
+            self.news.set()
 
     def _set(self, name: str, held: Held | None) -> None:
         if held is None:

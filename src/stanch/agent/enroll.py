@@ -30,10 +30,11 @@ from stanch.agent.settings import Settings
 from stanch.agent.supervisor import locked
 from stanch.core.errors import Conflict, Invalid, NotFound, VerificationFailed
 from stanch.core.frames import CA_PATH, ENROL_PATH, Enrolled, EnrolRequest, Inventory
+from stanch.core.types import parse_pin
 
 MAX_CA_BYTES = 20_000
 MAX_ENROLLED_BYTES = 256 * 1024
-_PIN_DIGITS = 64
+_PORTS = "That is port 8444, unless the server was told otherwise; 8443 is for people and programs."
 _TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=10.0)
 
 
@@ -60,7 +61,7 @@ async def enroll(
     enrolled, or the agent is running), Unavailable.
     """
     split_url(server)
-    pin = read_pin(ca_pin)
+    pin = parse_pin(ca_pin)
     make_private(state)
     with _agent_stopped(state):
         await _refuse_earlier(state, again=again)
@@ -79,19 +80,6 @@ async def enroll(
         identity.keys()
         _replace(state, identity, _private_pem(key) + enrolled.certificate.encode())
         return identity
-
-
-def read_pin(text: str) -> str:
-    """A pin as lower-case hexadecimal digits, from any of its usual spellings; Invalid otherwise."""
-    digits = text.strip().lower().removeprefix("sha256:").replace(":", "")
-    if len(digits) != _PIN_DIGITS or set(digits) - set("0123456789abcdef"):
-        raise Invalid(
-            "This is no pin of a CA",
-            got=text[:100],
-            expected="64 hexadecimal digits",
-            hint="`stanch token create` prints it, and so does the first start of `stanch server`.",
-        )
-    return digits
 
 
 def fingerprint(certificate: str) -> str:
@@ -150,13 +138,10 @@ def _is_there(path: Path) -> bool:
 
 async def _pinned_ca(server: str, pin: str) -> str:
     """The server's CA (PEM), which is the pinned one; VerificationFailed if it presents another."""
-    connector = aiohttp.TCPConnector(ssl=False)  # nothing is believed yet: the pin decides
-    async with (
-        answering(server),
-        aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
-        session.get(server + CA_PATH, allow_redirects=False) as response,
-    ):
-        ca = (await read_answer(response, limit=MAX_CA_BYTES)).decode("ascii", "replace")
+    try:
+        ca = await _shown_ca(server)
+    except NotFound:
+        raise NotFound("This is not the port for agents", got=server, hint=_PORTS) from None
     got = fingerprint(ca)
     if got != pin:
         raise VerificationFailed(
@@ -166,6 +151,16 @@ async def _pinned_ca(server: str, pin: str) -> str:
             hint="Compare the pin with what `stanch token create` printed. The token was not sent.",
         )
     return ca
+
+
+async def _shown_ca(server: str) -> str:
+    connector = aiohttp.TCPConnector(ssl=False)  # nothing is believed yet: the pin decides
+    async with (
+        answering(server),
+        aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
+        session.get(server + CA_PATH, allow_redirects=False) as response,
+    ):
+        return (await read_answer(response, limit=MAX_CA_BYTES)).decode("ascii", "replace")
 
 
 # --- the request itself ----------------------------------------------------------------------------------------------

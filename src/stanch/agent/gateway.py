@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from io import BytesIO
 from ssl import SSLContext
 from typing import Any, Self
@@ -12,7 +13,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from stanch.agent.resolve import Target
-from stanch.core.errors import ErrorBody, StanchError, TooLarge, Unavailable, VerificationFailed
+from stanch.core.errors import ErrorBody, NotFound, StanchError, TooLarge, Unavailable, VerificationFailed
 
 MAX_ANSWER_BYTES = 256 * 1_048_576
 """The list of committed parts of the largest evidence fits."""
@@ -101,7 +102,10 @@ async def answering(server: str) -> AsyncIterator[None]:
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         got = str(error) or type(error).__name__
-        raise Unavailable(f"The server at {server} does not answer", got=got) from error
+        hint = (
+            "Is it running, and can this machine reach it? Its port for agents is 8444, unless it was told otherwise."
+        )
+        raise Unavailable(f"The server at {server} does not answer", got=got, hint=hint) from error
 
 
 async def read_answer(response: aiohttp.ClientResponse, *, limit: int) -> bytes:
@@ -128,4 +132,5 @@ def _error_of(status: int, body: bytes) -> StanchError:
     try:
         return StanchError.from_body(ErrorBody.model_validate(json.loads(body)["error"]))
     except (ValueError, ValidationError, KeyError, TypeError):
-        return StanchError("The server refused the request", got=f"HTTP status {status}")
+        kind = NotFound if status == HTTPStatus.NOT_FOUND else StanchError
+        return kind("The server refused the request", got=f"HTTP status {status}")

@@ -164,6 +164,9 @@ def check_private(path: Path) -> None:
     except OSError as error:
         raise VerificationFailed(f"{path} cannot be read", got=error.strerror, hint="Enrol again.") from None
     mode, odd = stat.S_IMODE(found.st_mode), stat.S_ISLNK(found.st_mode)
+    if found.st_uid == 0 != os.geteuid():
+        hint = "Try again as root, with sudo, or with a folder of your own."
+        raise VerificationFailed(f"{path} is root's", got=f"user {os.geteuid()}", expected="root", hint=hint)
     if odd or mode & 0o077 or found.st_uid != os.geteuid():
         wanted = "0700" if stat.S_ISDIR(found.st_mode) else "0600"
         raise VerificationFailed(

@@ -88,6 +88,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Agent]:
             capabilities=capabilities,
             policy=policy,
             effects=effects.active,
+            news=effects.news,
             open_tasks=executor.open_tasks,
             seconds=boot_seconds,
         )

@@ -25,19 +25,10 @@ class Command(click.Command):
         super().format_epilog(ctx, formatter)
 
 
-class Group(click.Group):
+class Group(Command, click.Group):
     """A group whose commands are Commands, and whose help may end with examples."""
 
     command_class = Command
-
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.examples = tuple(examples)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Show the examples as they would be typed."""
-        _write_examples(formatter, self.examples)
-        super().format_epilog(ctx, formatter)
 
 
 Group.group_class = Group

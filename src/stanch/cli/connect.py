@@ -18,6 +18,6 @@ def connected(*, patience: float = 30.0) -> Iterator["Client"]:
 
     session = load(default_path())
     if not session.token:
-        raise NotAuthenticated("Nobody is signed in here any more")
+        raise NotAuthenticated("Nobody is signed in here any more", hint=f"Sign in again: stanch login {session.url}")
     with Client.of(session, origin=Origin.CLI, patience=patience) as client:
         yield client

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from stanch.cli.plain import json_text, plain
-from stanch.core.errors import Cancelled, Invalid, StanchError, Unavailable
+from stanch.core.errors import Cancelled, Denied, Invalid, StanchError, Unavailable
 
 INTERRUPTED = 130
 DEBUG = "STANCH_DEBUG"
@@ -44,6 +44,8 @@ def as_known(error: BaseException) -> StanchError:
         return error
     if isinstance(error, click.ClickException):
         return _of_click(error)
+    if isinstance(error, PermissionError):
+        return Denied("This user may not do that on this machine", got=error, hint="Try again as root: sudo stanch ...")
     if isinstance(error, OSError):
         return Unavailable(
             "This machine could not do it", got=error, hint="Look at the file, the rights or the space it names."

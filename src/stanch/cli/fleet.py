@@ -17,10 +17,13 @@ from stanch.cli.screen import print_json, show_blocks
 from stanch.client.session import default_path, known
 from stanch.core.errors import Cancelled, Invalid
 from stanch.core.frames import Inventory
+from stanch.core.host import Effect
 from stanch.core.rest import ActionView, EndpointView, LabelChange
+from stanch.core.types import show_instant
 from stanch.derive.openapi import action_view
 
 SHOWN_ADDRESSES = 3
+_NONE_YET = "No endpoint yet. `stanch token create` makes a token to enrol one with."
 
 
 @click.command(cls=Command, examples=("actions", "actions --json"))
@@ -63,13 +66,14 @@ def endpoints(*, search: str, labels: tuple[str, ...], limit: int, as_json: bool
         found = list(islice(client.endpoints(search=search, labels=labels), limit))
     if as_json:
         print_json(found)
-    else:
+    elif found:
         show_blocks([_endpoint_table(found)])
+    else:
+        asked = bool(search or labels)
+        show_blocks([Note("No endpoint is like that. `stanch endpoints` lists all." if asked else _NONE_YET)])
 
 
 def _endpoint_table(found: list[EndpointView]) -> Block:
-    if not found:
-        return Note("No endpoint. `stanch token create` makes a token to enrol one with.")
     rows = (
         (one.hostname, one.id, _state(one), _addresses(one.inventory), one.inventory.os, one.labels, _effects(one))
         for one in found
@@ -89,7 +93,11 @@ def _addresses(inventory: Inventory) -> str:
 
 
 def _effects(one: EndpointView) -> str:
-    return ", ".join(effect.name for effect in one.effects) or "-"
+    return ", ".join(map(_effect, one.effects)) or "-"
+
+
+def _effect(effect: Effect) -> str:
+    return f"{plain(effect.name)} until {show_instant(effect.until)}" if effect.until else plain(effect.name)
 
 
 @click.group(cls=Group, examples=("endpoint show web-01", "endpoint label web-01 env=prod"))

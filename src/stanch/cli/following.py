@@ -39,5 +39,6 @@ def _followed(client: "Client", order: OrderView) -> OrderView:
 
 
 def _begun(order: OrderView) -> Iterator[Block]:
-    yield Note(f"Order {plain(order.id)}: {plain(order.action)}, {words(order.states)}.")
+    action = plain(order.action).replace("_", "-")
+    yield Note(f"Order {plain(order.id)}: {action}, {words(order.states)}.")
     yield Note(f"Follow it: stanch order show {plain(order.id)} --wait")

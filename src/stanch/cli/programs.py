@@ -10,9 +10,17 @@ from typing import Any
 import click
 
 from stanch.cli.command import Command, Group, json_option
+from stanch.cli.places import (
+    CONFIG_VARIABLE,
+    SOCKET_VARIABLE,
+    STATE,
+    STATE_VARIABLE,
+    config_option,
+    socket_option,
+    state_option,
+)
 from stanch.core.errors import Invalid
 
-STATE = Path("/var/lib/stanch/agent")
 MAX_TOKEN_FILE = 1000
 
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -81,7 +89,7 @@ def agent() -> None:
 @click.option("--token", metavar="TOKEN", help="The enrolment token; other users of this machine may see it meanwhile.")
 @click.option("--token-file", type=click.File("r"), metavar="FILE", help="Read the token there; - for standard input.")
 @click.option("--ca-pin", required=True, metavar="SHA256", help="SHA-256 of the server's CA.")
-@click.option("--state", type=_folder, default=STATE, show_default=True, help="Where the agent keeps everything.")
+@state_option
 @click.option("--again", is_flag=True, help="Replace an identity that is here already, and begin a new journal.")
 @json_option
 def enroll(
@@ -96,7 +104,8 @@ def enroll(
     if as_json:
         print_json({"endpoint": identity.endpoint, "state": str(state)})
     else:
-        show_blocks([Note(f"Enrolled as {show(identity.endpoint)}. Start the agent: stanch agent run")])
+        run_it = "stanch agent run" if state == STATE else f"stanch agent run --state {state}"
+        show_blocks([Note(f"Enrolled as {show(identity.endpoint)}. Start the agent: {run_it}")])
 
 
 def _token(token: str | None, file: Any) -> str:
@@ -106,16 +115,13 @@ def _token(token: str | None, file: Any) -> str:
 
 
 @agent.command(examples=("agent run", "agent run --state ./state --socket ./agent.sock --config ./agent.toml"))
-@click.option("--config", type=_file, help="Local policy.  [default: /etc/stanch/agent.toml]")
-@click.option("--state", type=_folder, help="Where the agent keeps everything.  [default: /var/lib/stanch/agent]")
-@click.option("--socket", type=_file, help="For `stanch local`.  [default: /run/stanch/agent.sock]")
-def run(*, config: Path | None, state: Path | None, socket: Path | None) -> None:
+@config_option
+@state_option
+@socket_option
+def run(*, config: Path, state: Path, socket: Path) -> None:
     """Run the agent under its supervisor, in this process's place."""
-    given = {"STANCH_AGENT_CONFIG": config, "STANCH_AGENT_STATE": state, "STANCH_AGENT_SOCKET": socket}
-    environment = {
-        **os.environ,
-        **{name: os.fspath(path.absolute()) for name, path in given.items() if path is not None},
-    }
+    places = {CONFIG_VARIABLE: config, STATE_VARIABLE: state, SOCKET_VARIABLE: socket}
+    environment = {**os.environ, **{name: os.fspath(path.absolute()) for name, path in places.items()}}
     # -I: neither the folder in which root happens to stand nor PYTHONPATH may lend its modules to a root daemon.
     line = [sys.executable, "-I", "-m", "stanch.agent.supervisor"]
     os.execve(sys.executable, line, environment)  # noqa: S606 - our own interpreter, no shell

@@ -103,7 +103,7 @@ def _show_rich(block: Block) -> None:
     screen = console()
     match block:
         case Note():
-            screen.print(_text(block.text, "dim"))
+            screen.print(_text(block.text, "dim"), soft_wrap=True)  # a command in it can be copied as one line
         case Fields():
             _rich_title(screen, block.title)
             screen.print(_rich_fields(block))

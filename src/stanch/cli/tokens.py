@@ -35,7 +35,7 @@ def create(*, as_json: bool, **given: Any) -> None:
         return
     enrol = f"stanch agent enroll --server {made.gateway_url} --token {made.token} --ca-pin {made.ca_pin}"
     about = fields(token=made.token, uses=made.uses_left, expires=made.expires, labels=made.labels)
-    show_blocks([about, Note(f"On the endpoint, as root: {plain(enrol)}")])
+    show_blocks([about, Note("\nOn the endpoint, as root:"), Note(f"  {plain(enrol)}")])
 
 
 @token.command("list", examples=("token list", "token list --json"))

@@ -13,14 +13,14 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx2
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from stanch.client.download import Progress, download, silent
 from stanch.client.http import READ_SECONDS, Http, read, read_items
 from stanch.client.session import SavedSession
 from stanch.client.trust import normal_url, unverified_context, verified_ca, verifying_context
 from stanch.client.watch import Watch
-from stanch.core.errors import NotFound
+from stanch.core.errors import Invalid, NotFound
 from stanch.core.policy import Origin
 from stanch.core.rest import (
     ActionView,
@@ -49,7 +49,15 @@ M = TypeVar("M", bound=BaseModel)
 def fetch_ca(url: str, pin: str, *, transport: httpx2.BaseTransport | None = None) -> str:
     """The server's CA as PEM, checked against the pin; VerificationFailed if it is another one."""
     with Http(normal_url(url), verify=unverified_context(), transport=transport) as http:
-        return verified_ca(http.ask("GET", "ca").decode("utf-8", "replace"), pin)
+        try:
+            answer = http.ask("GET", "ca")
+        except NotFound:
+            raise NotFound(
+                "This is not the port for people and programs",
+                got=http.url,
+                hint="That is port 8443, unless the server was told otherwise; 8444 is for agents.",
+            ) from None
+        return verified_ca(answer.decode("utf-8", "replace"), pin)
 
 
 class Client:
@@ -95,8 +103,16 @@ class Client:
         return self._get(Health, "health")
 
     def login(self, name: str, password: str) -> Session:
-        """A session for name and password; NotAuthenticated if they are wrong."""
-        return self._send(Session, "POST", "login", LoginRequest(name=name, password=password))
+        """A session for name and password; NotAuthenticated if they are wrong, Invalid if they cannot be right."""
+        try:
+            body = LoginRequest(name=name, password=password)
+        except ValidationError:  # its words have the password in them
+            raise Invalid(
+                "No account has such a name or password",
+                got=f"{len(name)} and {len(password)} characters",
+                expected="1 to 200 and 1 to 1000",
+            ) from None
+        return self._send(Session, "POST", "login", body)
 
     def logout(self) -> None:
         """End the session on the server."""

@@ -195,7 +195,7 @@ def _failure(url: str, error: Exception) -> StanchError:
     return Unavailable(
         "The server does not answer",
         got=f"{url}: {str(error) or type(error).__name__}",
-        hint="Is `stanch server` running there, and can this machine reach it?",
+        hint="Is `stanch server` running there, and does its --api-listen (usually port 8443) take other machines?",
     )
 
 

@@ -11,9 +11,9 @@ import ssl
 from urllib.parse import urlsplit
 
 from stanch.core.errors import Invalid, VerificationFailed
+from stanch.core.types import parse_pin
 
 _HOST = re.compile(r"[\w.-]{1,253}|[0-9a-f:.]{2,45}")
-_PIN = re.compile(r"[0-9a-f]{64}")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]{1,20000}-----END CERTIFICATE-----")
 
 
@@ -35,14 +35,6 @@ def _wrong_url(url: str) -> Invalid:
     return Invalid("The server's address is wrong", got=url[:200], expected="https://HOST[:PORT]")
 
 
-def normal_pin(pin: str) -> str:
-    """64 hexadecimal digits; colons, a `sha256:` in front and upper case are welcome."""
-    digits = pin.strip().lower().removeprefix("sha256:").replace(":", "")
-    if not _PIN.fullmatch(digits):
-        raise Invalid("The CA pin is wrong", got=pin[:100], expected="64 hexadecimal digits (SHA-256 of the CA)")
-    return digits
-
-
 def verified_ca(pem: str, pin: str) -> str:
     """The one certificate of an answer that the pin names, as PEM; VerificationFailed otherwise."""
     found = _CERTIFICATE.search(pem)
@@ -51,11 +43,11 @@ def verified_ca(pem: str, pin: str) -> str:
     except ValueError:
         der = b""
     got = hashlib.sha256(der).hexdigest() if der else "no certificate"
-    if got != normal_pin(pin):
+    if got != parse_pin(pin):
         raise VerificationFailed(
             "This is not the server that the pin names",
             got=got,
-            expected=normal_pin(pin),
+            expected=parse_pin(pin),
             hint="Compare the pin with what the server printed at its first start; somebody may stand between you.",
         )
     # Written anew from what was hashed: nothing else that the answer contained becomes trusted.

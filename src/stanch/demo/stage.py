@@ -27,6 +27,8 @@ AGENT_PLACES: Mapping[str, str] = {
 }
 """On file systems of the endpoint's own; /etc is the machine's."""
 
+_DIAL = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10).close()"
+
 
 def each(option: str, *values: str) -> tuple[str, ...]:
     """The option once for each value."""
@@ -98,8 +100,8 @@ class Stage:
         self.server_place = ServerPlace(
             data=lab.folder / "server",
             api=f"{SERVER_V4}:{API_PORT}",
-            gateway=f"0.0.0.0:{GATEWAY_PORT}",
-            names=(SERVER_V4,),
+            gateway=f"[::]:{GATEWAY_PORT}",
+            names=(SERVER_V4, SERVER_V6),
             password=secrets.token_urlsafe(12),
         )
         self.responder = Responder(lab.server.enter, lab.folder)
@@ -156,6 +158,10 @@ class Stage:
     def ruleset(self) -> str:
         """What packet filter rules the endpoint's kernel has, by its own tool; empty for none."""
         return output_of(*self.lab.endpoint.enter, "nft", "list", "ruleset").strip()
+
+    def dial_server(self, address: str) -> None:
+        """Open a connection from the endpoint to the server's port for agents; Unavailable if that cannot be done."""
+        output_of(*self.lab.endpoint.enter, sys.executable, "-c", _DIAL, address, str(GATEWAY_PORT))
 
     def enrol(self, token: TokenCreated) -> str:
         """`stanch agent enroll` on the endpoint; what it said."""

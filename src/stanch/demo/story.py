@@ -15,7 +15,7 @@ from typing import Any
 
 from stanch.core.errors import StanchError, Unavailable
 from stanch.core.rest import EndpointView, EvidenceView, OrderView, TaskView, TokenCreated
-from stanch.demo.lab import C2_V4, C2_V6, HOSTNAME, SHOP_V4, SHOP_V6
+from stanch.demo.lab import C2_V4, C2_V6, HOSTNAME, SERVER_V4, SERVER_V6, SHOP_V4, SHOP_V6
 from stanch.demo.program import wait_until
 from stanch.demo.questions import Span
 from stanch.demo.report import Report, expect
@@ -174,6 +174,8 @@ class Story:
         expect(cut >= len(FAMILIES), "The report counts fewer connections than were cut", got=cut, expected=least)
         time.sleep(QUIET_SECONDS)
         self._expect_silence(self._isolated.done + READ_SECONDS)
+        shown = self._view().effects
+        expect(len(shown) == 1 and shown[0].until is not None, "The server does not show the isolation", got=shown)
         seen = self._seen(self._isolated.ordered - 1)
         beacon, ping = (_offset(self._isolated.ordered, seen.last(*kinds)) for kinds in (BEACONS, PINGS))
         took = round((self._isolated.done - self._isolated.ordered) * 1000)
@@ -206,8 +208,13 @@ class Story:
         self._responder.order("list-processes", HOSTNAME, "--match", "nobody")
         seen = self._seen(since)
         expect(seen.count("server") > 0, "No frame to the server was seen", got=self._counts(seen))
+        for address in (SERVER_V4, SERVER_V6):
+            self._stage.dial_server(address)
         self._expect_silence(self._isolated.done + READ_SECONDS)
-        return f"an order came back; {seen.count('server')} frames to the server, 0 to anybody else"
+        frames = seen.count("server")
+        return (
+            f"an order came back in {frames} frames, the server is reached by IPv4 and IPv6, 0 frames to anybody else"
+        )
 
     def kill_tree(self) -> str:
         """The whole tree is gone from the endpoint's process table."""

@@ -4,7 +4,6 @@ Through the agent where one answers; where none does, the isolation can still be
 front of a machine that is cut off must not need the network for it.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,24 +12,12 @@ from typing import Any
 import click
 
 from stanch.cli.command import Group, json_option
-from stanch.cli.local.socket import ask, default_path
-from stanch.cli.programs import STATE, completed
+from stanch.cli.local.socket import ask
+from stanch.cli.places import socket_option, state_option
+from stanch.cli.programs import completed
 from stanch.cli.render import Fields, show
 from stanch.cli.screen import print_json, show_blocks
 from stanch.core.errors import Cancelled, Unavailable
-
-_socket = click.option(
-    "--socket",
-    type=click.Path(path_type=Path),
-    default=default_path,
-    help="Where the agent listens.  [default: /run/stanch/agent.sock]",
-)
-_state = click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    default=lambda: Path(os.environ.get("STANCH_AGENT_STATE") or STATE),
-    help="The agent's folder, where no agent runs.  [default: /var/lib/stanch/agent]",
-)
 
 
 @click.group(cls=Group, examples=("local status", "local isolation off"))
@@ -39,7 +26,7 @@ def local() -> None:
 
 
 @local.command(examples=("local status", "local status --json"))
-@_socket
+@socket_option
 @json_option
 def status(*, socket: Path, as_json: bool) -> None:
     """Show how the agent of this machine is."""
@@ -55,8 +42,8 @@ def isolation() -> None:
 
 
 @isolation.command("status", examples=("local isolation status",))
-@_socket
-@_state
+@socket_option
+@state_option
 @json_option
 def isolation_status(*, socket: Path, state: Path, as_json: bool) -> None:
     """Show whether this machine is isolated, as the kernel says."""
@@ -69,8 +56,8 @@ def isolation_status(*, socket: Path, state: Path, as_json: bool) -> None:
 
 
 @isolation.command("off", examples=("local isolation off", "local isolation off --yes"))
-@_socket
-@_state
+@socket_option
+@state_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def isolation_off(*, socket: Path, state: Path, yes: bool, as_json: bool) -> None:

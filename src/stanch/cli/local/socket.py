@@ -10,15 +10,8 @@ from pydantic import ValidationError
 
 from stanch.core.errors import Denied, ErrorBody, StanchError, Unavailable
 
-DEFAULT = Path("/run/stanch/agent.sock")
-VARIABLE = "STANCH_AGENT_SOCKET"
 MAX_ANSWER: Final = 1_048_576
 SECONDS: Final = 30.0
-
-
-def default_path() -> Path:
-    """Where the agent listens."""
-    return Path(os.environ.get(VARIABLE) or DEFAULT)
 
 
 def ask(path: Path, do: str) -> dict[str, Any] | None:
