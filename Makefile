@@ -31,7 +31,7 @@ types: setup
 	@$(run)/mypy
 
 unit: setup
-	@$(pytest) -n 2 -m "not root and not slow"
+	@$(pytest) -n 3 --dist worksteal -m "not root and not slow"
 
 fresh: setup
 	@$(run)/python -m stanch.cli.reference --check docs/reference

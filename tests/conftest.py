@@ -32,7 +32,7 @@ WHOLE_SYSTEM = ("integration/", "torture/", "browser/", "agent/killing/", "agent
 
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
-settings.register_profile("dev", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True)
 settings.load_profile("ci" if REQUIRE_ALL or os.environ.get("CI") else "dev")
 
