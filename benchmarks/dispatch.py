@@ -23,7 +23,7 @@ from stanch.core.rest import OrderCommon
 TRIED = (
     "Tasks are committed as sent with their order, reports share commits and one prepared statement, the header of a "
     "signature is encoded once, garbage is collected seldom: from 12 times the echo to this. Signing and verifying "
-    "alone costs an echo; the rest is two commits and a checked result for each agent, in Python, on two cores that "
+    "alone costs two echoes; the rest is two commits and a checked result for each agent, in Python, on two cores that "
     "the agents share. The second bar counts the signatures in. More cores, or several gateway processes, would help."
 )
 
