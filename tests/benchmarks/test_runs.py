@@ -1,0 +1,36 @@
+"""The benchmarks still run: small, and without a word about time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "figure"),
+    [
+        ("dispatch", ["--agents", "20", "--rounds", "1"], "order_to_all_committed_s"),
+        ("roundtrip", ["--orders", "5"], "roundtrip_median_ms"),
+    ],
+)
+def test_it_runs_and_reports(name, options, figure):
+    """A small run of the real thing ends well, and its last line is the result."""
+    ended = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    result = json.loads(ended.stdout.strip().splitlines()[-1])
+    assert result["name"] == name
+    assert result["figures"][figure] > 0
+    assert all({"what", "value", "bar", "held"} <= bar.keys() for bar in result["bars"])
