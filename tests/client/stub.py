@@ -23,7 +23,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from stanch.actions import load
 from stanch.core.errors import NotAuthenticated, NotFound, StanchError
 from stanch.core.frames import Interface, Inventory
-from stanch.core.rest import EndpointView, EvidenceView, OrderView, TaskEvent, TaskView
+from stanch.core.rest import AuditEntryView, AuditVerified, EndpointView, EvidenceView, OrderView, TaskEvent, TaskView
 from stanch.core.task import State
 from stanch.derive.openapi import action_view, order_body
 
@@ -52,6 +52,20 @@ def an_endpoint(number: int, *, hostname: str | None = None, labels: tuple[str, 
     )
 
 
+def an_audit_entry(number: int, *, who: str = "alice") -> AuditEntryView:
+    """An entry whose hash is its number."""
+    return AuditEntryView(
+        n=number,
+        at=NOW,
+        who=who,
+        what="order",
+        subject=f"ord_{number}",
+        detail={"endpoints": 1},
+        previous=f"{number - 1:064x}",
+        hash=f"{number:064x}",
+    )
+
+
 @dataclass
 class Stub:
     """What the server has, and what it was asked."""
@@ -59,6 +73,8 @@ class Stub:
     endpoints: list[EndpointView] = field(default_factory=lambda: [an_endpoint(1), an_endpoint(2)])
     orders: dict[str, OrderView] = field(default_factory=dict)
     evidence: dict[str, tuple[EvidenceView, bytes]] = field(default_factory=dict)
+    audit: list[AuditEntryView] = field(default_factory=list)
+    """Newest first."""
     ends: dict[str, dict] = field(default_factory=dict)
     """Host name to the final fields of its task; done without a result otherwise."""
     errors: dict[str, StanchError] = field(default_factory=dict)
@@ -258,6 +274,16 @@ def _events(stub: Stub, key: str) -> Response:
     return StreamingResponse(lines(), media_type="text/event-stream")
 
 
+def _audit(stub: Stub, rest: list[str], request: Request) -> Response:
+    if rest == ["verify"]:
+        newest = stub.audit[0].hash if stub.audit else "0" * 64
+        return _dumped(AuditVerified(entries=len(stub.audit), newest=newest))
+    older = [one for one in stub.audit if one.n < int(request.query_params.get("after", 2**63))]
+    items = older[: stub.page]
+    following = str(items[-1].n) if len(older) > stub.page else None
+    return JSONResponse({"items": [one.model_dump(mode="json") for one in items], "next": following})
+
+
 def _evidence(stub: Stub, rest: list[str], request: Request) -> Response:
     if not rest:
         return _listed(stub, request, [view for view, _ in stub.evidence.values()])
@@ -325,6 +351,7 @@ _ROUTES = {
     "GET tokens": lambda *_: JSONResponse([_token()]),
     "POST tokens": lambda stub, *_: _create_token(stub),
     "DELETE tokens": lambda *_: Response(status_code=204),
+    "audit": lambda stub, rest, request, _body: _audit(stub, rest, request),
     "evidence": lambda stub, rest, request, _body: _evidence(stub, rest, request),
 }
 

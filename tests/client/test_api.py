@@ -6,10 +6,11 @@ from stanch.client.api import Client
 from stanch.core.errors import (
     NotAuthenticated,
     NotFound,
+    VerificationFailed,
 )
 from stanch.core.rest import LabelChange, OrderCommon, TokenCreate
 from stanch.core.task import State
-from tests.client.stub import PASSWORD, TOKEN, an_endpoint
+from tests.client.stub import PASSWORD, TOKEN, an_audit_entry, an_endpoint
 
 
 def test_health_needs_no_token(stub):
@@ -80,6 +81,16 @@ def test_orders_tasks_tokens_evidence(client, stub):
     assert [one.id for one in client.evidence(order=order.id)] == ["evi_1"]
     assert client.find_evidence("evi_1").size == 1
     assert {one.name for one in client.actions()} >= {"isolate", "release"}
+
+
+def test_the_audit(client, stub):
+    """It is read to its first entry, and verified by the server."""
+    stub.audit, stub.page = [an_audit_entry(n) for n in range(7, 0, -1)], 3
+    assert [one.n for one in client.audit()] == [7, 6, 5, 4, 3, 2, 1]
+    assert client.verify_audit().entries == 7
+    stub.errors["GET /audit/verify"] = VerificationFailed("Audit entry 2 was changed")
+    with pytest.raises(VerificationFailed, match="entry 2 "):
+        client.verify_audit()
 
 
 @pytest.mark.parametrize("key", ["", ".", ".."])

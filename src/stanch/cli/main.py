@@ -16,6 +16,7 @@ _OWN: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "orders": ("stanch.cli.orders:orders", "List orders."),
         "order": ("stanch.cli.orders:order", "Show, follow, cancel or take back one order."),
         "evidence": ("stanch.cli.evidence:evidence", "List, fetch and verify what was taken from endpoints."),
+        "audit": ("stanch.cli.audit:audit", "List who did what; verify that nobody changed it."),
     },
     "Endpoints": {
         "endpoints": ("stanch.cli.fleet:endpoints", "List and search endpoints."),

@@ -24,6 +24,8 @@ from stanch.core.errors import Invalid, NotFound
 from stanch.core.policy import Origin
 from stanch.core.rest import (
     ActionView,
+    AuditEntryView,
+    AuditVerified,
     EndpointView,
     EvidenceView,
     Health,
@@ -202,6 +204,16 @@ class Client:
     def download(self, evidence: EvidenceView, into: Path, *, progress: Progress = silent) -> None:
         """Bring the content into a new file, resumed after cut connections, and verify its SHA-256."""
         download(self._http, evidence, into, progress=progress, sleep=self._sleep)
+
+    # --- audit -------------------------------------------------------------------------------------------------------
+
+    def audit(self) -> Iterator[AuditEntryView]:
+        """Who did what on the server, the newest first."""
+        return self._list(AuditEntryView, "audit", {})
+
+    def verify_audit(self) -> AuditVerified:
+        """Let the server walk its whole audit; VerificationFailed if an entry was changed or removed."""
+        return self._get(AuditVerified, "audit", "verify")
 
     # --- how ---------------------------------------------------------------------------------------------------------
 

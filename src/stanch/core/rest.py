@@ -231,6 +231,36 @@ class EvidenceView(LooseModel):
     """When it was begun."""
 
 
+class AuditEntryView(LooseModel):
+    """An entry of the audit, as the API shows it."""
+
+    n: int
+    """Its number; later entries have larger ones."""
+    at: Instant
+    """When."""
+    who: str
+    """Account, enrolment token or endpoint."""
+    what: str
+    """What they did."""
+    subject: str
+    """To what: an order, an endpoint, an account, ..."""
+    detail: Mapping[str, Any]
+    """More about it."""
+    previous: str
+    """Hash of the entry before; zeros in the first."""
+    hash: str
+    """SHA-256 over this entry and the hash of the one before, hexadecimal."""
+
+
+class AuditVerified(LooseModel):
+    """The audit is whole: each entry is what was written, and none between the first and the newest is missing."""
+
+    entries: int
+    """How many there are."""
+    newest: str
+    """Hash of the newest; zeros if there is none. Written down elsewhere, it shows later that no end was cut off."""
+
+
 class TaskEvent(LooseModel):
     """One message of the event stream."""
 

@@ -2,17 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Row, insert, select
 
 from stanch.core.errors import VerificationFailed
+from stanch.core.rest import AuditEntryView, AuditVerified
 from stanch.server.store.tables import audit
 
 FIRST = "0" * 64
+"""What stands in place of a hash before the first entry."""
+
+BATCH = 1000
+"""Entries in memory while the chain is walked."""
+
+_CHANGED = "Somebody wrote to the database besides the server: compare it with a backup."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +52,48 @@ def chained(previous: str, entry: Entry) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def verify(connection: Connection) -> int:
-    """Walk the whole chain; the number of entries, or VerificationFailed naming the first that does not fit."""
+def verify(connection: Connection) -> AuditVerified:
+    """Walk the whole chain; how long it is, or VerificationFailed naming the first entry that does not fit."""
     previous, count = FIRST, 0
-    for row in connection.execute(select(audit).order_by(audit.c.n)):
-        entry = Entry(at=row.at, who=row.who, what=row.what, subject=row.subject, detail=row.detail)
-        expected = chained(previous, entry)
-        if row.previous != previous or row.hash != expected:
-            raise VerificationFailed(
-                f"Audit entry {row.n} was changed, or one before it removed", got=row.hash, expected=expected
-            )
-        previous, count = row.hash, count + 1
-    return count
+    query = select(audit).order_by(audit.c.n).execution_options(yield_per=BATCH)
+    with _written_by_us():
+        for row in connection.execute(query):
+            _fit(row, previous)
+            previous, count = row.hash, count + 1
+    return AuditVerified(entries=count, newest=previous)
+
+
+def _fit(row: Row[Any], previous: str) -> None:
+    """Raise VerificationFailed unless the entry is what was written after the one with this hash."""
+    expected = chained(previous, Entry(at=row.at, who=row.who, what=row.what, subject=row.subject, detail=row.detail))
+    if row.previous != previous or row.hash != expected:
+        raise VerificationFailed(
+            f"Audit entry {row.n} was changed, or one before it removed",
+            got=row.hash,
+            expected=expected,
+            hint=_CHANGED,
+        )
+
+
+def page(connection: Connection, after: int | None, limit: int) -> tuple[list[AuditEntryView], int | None]:
+    """Newest first; and the number to go on from. Nothing is verified here but that it can be read."""
+    query = select(audit).order_by(audit.c.n.desc()).limit(limit + 1)
+    with _written_by_us():
+        rows = connection.execute(query if after is None else query.where(audit.c.n < after)).all()
+        views = [_view(row) for row in rows[:limit]]
+    return views, (views[-1].n if len(rows) > limit else None)
+
+
+def _view(row: Row[Any]) -> AuditEntryView:
+    return AuditEntryView.model_validate(dict(row._mapping))  # noqa: SLF001 - SQLAlchemy's documented accessor
+
+
+@contextmanager
+def _written_by_us() -> Iterator[None]:
+    """Call it VerificationFailed if a column holds what we cannot read: no entry was written so."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise VerificationFailed(
+            "An audit entry was changed: it cannot be read", got=str(error).partition("\n")[0], hint=_CHANGED
+        ) from error

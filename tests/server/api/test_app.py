@@ -10,6 +10,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROUTES = """
 DELETE /tokens/{token}
 GET /actions
+GET /audit
+GET /audit/verify
 GET /ca
 GET /endpoints
 GET /endpoints/{name}

@@ -3,11 +3,11 @@
 import hashlib
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from stanch.core.frames import EVIDENCE_PATH, PART_HASH_HEADER
 from stanch.core.policy import Role
-from stanch.server.store.tables import audit
+from stanch.server.store.tables import accounts, audit
 from tests.server.live import PASSWORD, Live, Person
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -88,3 +88,22 @@ async def test_lists(live: Live, admin: Person) -> None:
     assert (await admin.ask("GET", "/evidence?task=tsk_none")).json == {"items": [], "next": None}
     assert (await admin.ask("GET", "/evidence/evd_none")).code == "not-found"
     assert (await admin.ask("GET", "/evidence/evd_none/content")).code == "not-found"
+
+
+async def test_labels_limit_whose_evidence_is_seen(live: Live, admin: Person) -> None:
+    """Somebody who is limited to some endpoints neither downloads nor finds what was taken from others."""
+    number = await taken(live, "limited-01")
+    await live.services.accounts.create("limited", PASSWORD, [Role.RESPONDER])
+    limit = update(accounts).where(accounts.c.name == "limited").values(labels=["env=test"])
+    await live.services.database.write(lambda connection: connection.execute(limit))
+    person = live.person()
+    await person.sign_in("limited")
+    for path in (f"/evidence/{number}/content", f"/evidence/{number}"):
+        answer = await person.ask("GET", path)
+        assert (answer.status, answer.code) == (403, "denied")
+    assert (await person.ask("GET", "/evidence")).json["items"] == []
+    view = await live.services.evidence.get(number)
+    change = {"add": ["env=test"], "remove": []}
+    assert (await admin.ask("PATCH", f"/endpoints/{view.endpoint}/labels", json=change)).status == 200
+    assert (await person.ask("GET", f"/evidence/{number}/content")).body == DATA
+    assert [one["id"] for one in (await person.ask("GET", "/evidence")).json["items"]] == [number]

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, FastAPI
 
-from stanch.server.api import accounts, endpoints, evidence, orders, tokens
+from stanch.server.api import accounts, audit, endpoints, evidence, orders, tokens
 from stanch.server.api.actions import action_routes
 from stanch.server.api.boundary import BoundedBodies, SafeHeaders, answer_errors
 from stanch.server.services import Services
@@ -26,6 +26,7 @@ def create_api(services: Services) -> FastAPI:
         v1.include_router(router)
     v1.include_router(tokens.router)
     v1.include_router(evidence.router)
+    v1.include_router(audit.router)
     app.include_router(v1)
     answer_errors(app)
     app.add_middleware(BoundedBodies)

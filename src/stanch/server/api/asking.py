@@ -62,6 +62,9 @@ Reader = Annotated[Principal, Depends(_holding(Permission.READ))]
 Examiner = Annotated[Principal, Depends(_holding(Permission.EVIDENCE))]
 """Somebody who may download evidence."""
 
+Administrator = Annotated[Principal, Depends(_holding(Permission.ADMINISTER))]
+"""Somebody who may read the audit."""
+
 After = Annotated[Id | None, Query(description="Go on after this id.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 

@@ -30,28 +30,31 @@ class EvidencePage(LooseModel):
 
 @router.get("/evidence")
 async def list_evidence(
-    _caller: Reader,
+    caller: Reader,
     services: House,
+    *,
     order: Id | None = None,
     task: Id | None = None,
     after: After = None,
     limit: Limit = 50,
 ) -> EvidencePage:
     """Evidence, newest first; of an order or a task, if one is named."""
-    items, following = await services.evidence.list(order=order, task=task, after=after, limit=limit)
+    items, following = await services.evidence.list(
+        order=order, task=task, after=after, limit=limit, labels=caller.labels
+    )
     return EvidencePage(items=items, next=following)
 
 
 @router.get("/evidence/{evidence}")
-async def show_evidence(evidence: Id, _caller: Reader, services: House) -> EvidenceView:
+async def show_evidence(evidence: Id, caller: Reader, services: House) -> EvidenceView:
     """What it is, how large, and its hash."""
-    return await services.evidence.get(evidence)
+    return await services.evidence.show(caller, evidence)
 
 
 @router.get("/evidence/{evidence}/content", response_class=StreamingResponse)
 async def download(request: Request, evidence: Id, caller: Examiner, services: House) -> Response:
     """The bytes, or one range of them. Every download stands in the audit."""
-    view = await services.evidence.get(evidence)
+    view = await services.evidence.show(caller, evidence)
     if not view.complete:
         raise Conflict("The evidence is not complete yet", got=f"{view.received} of {view.size} bytes")
     headers = _headers(view)
