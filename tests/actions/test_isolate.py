@@ -206,6 +206,21 @@ async def test_the_same_again_changes_nothing_and_asks_nobody():
     assert endpoint.firewall.in_force
 
 
+async def test_a_renewal_that_is_stopped_in_the_middle_is_in_place():
+    """Whoever cancels a renewal must not put an isolated endpoint back on the network: it is completed instead."""
+    endpoint = await isolated()
+    stops = StopsAt(1, life=endpoint.life, clock=endpoint.clock)
+    stops.rules, stops.until = endpoint.firewall.rules, endpoint.firewall.until
+    endpoint.firewall = stops
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(isolate.run(endpoint.host, TWO_HOURS))
+    assert endpoint.firewall.in_force
+    endpoint.restart()
+    assert (await isolate.verify(endpoint.host, TWO_HOURS, None)).verdict is Verdict.IN_PLACE
+    await isolate.run(endpoint.host, TWO_HOURS)
+    assert endpoint.firewall.in_force
+
+
 async def test_the_order_of_the_servers_is_no_change():
     """The server that is connected comes first, the kernel's sets have no order: this is no difference."""
     endpoint = FakeEndpoint()

@@ -284,3 +284,27 @@ async def test_a_clean_stop_leaves_tasks_for_the_next_start(machine: Machine, sc
         assert await agent.state("tsk_1") is State.DONE
         assert await agent.state("tsk_2") is State.DONE
     assert script.begun == ["tsk_1", "tsk_1", "tsk_2"]
+
+
+async def test_an_order_signed_again_after_its_validity_is_answered(machine: Machine, script: Script) -> None:
+    """The server delivers what may have been lost again, even late; without an answer the task stayed open for ever."""
+    async with machine.agent() as agent:
+        await agent.executor.accept(machine.server.order("tsk_1", "act", valid_for=-60))
+        report = await agent.ended("tsk_1")
+        assert report.error is not None
+        assert (report.state, report.error.code) == (State.REFUSED, "expired")
+    assert script.begun == []
+
+
+async def test_an_error_that_is_not_unicode_does_not_end_the_agent(machine: Machine, script: Script) -> None:
+    """What an action says of a file with a strange name is an outcome like any other."""
+
+    async def fail(_host: Host) -> None:
+        raise OSError("no such file: \udcff")
+
+    script.behave["a"] = fail
+    async with machine.agent() as agent:
+        await agent.executor.accept(machine.server.order("tsk_1", "act"))
+        assert (await agent.ended("tsk_1")).state is State.FAILED
+        await agent.executor.accept(machine.server.order("tsk_2", "act", params={"key": "b"}))
+        assert (await agent.ended("tsk_2")).state is State.DONE

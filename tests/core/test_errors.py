@@ -68,3 +68,10 @@ def test_texts_are_cut() -> None:
     """A hostile value does not make an endless error."""
     error = TooLarge("m" * 10_000, got="g" * 10_000, expected="e" * 10_000, hint="h" * 10_000)
     assert max(map(len, (error.message, error.got or "", error.expected or "", error.hint or ""))) <= MAX_TEXT
+
+
+def test_what_is_not_unicode_does_not_break_the_error() -> None:
+    """A file name of arbitrary bytes, as the system hands it out, can be told over a wire too."""
+    body = Invalid("no \udcff", got="/tmp/\udcff", expected="\udcfe", hint="\udcfd").body()
+    assert body.got == "/tmp/?"
+    assert ErrorBody.model_validate_json(body.model_dump_json()) == body

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack, asynccontextmanager
+from datetime import timedelta
 
 from stanch.core import envelope as envelopes
 from stanch.core.envelope import AddressesBody, Kind
@@ -165,3 +166,68 @@ async def test_many_endpoints_get_one_each(parts):
             await asyncio.wait_for(done.wait(), 30)
     assert sorted(got) == sorted(ids)
     assert await states(parts, view) == {State.SENT: 1203}
+
+
+async def test_everything_is_delivered_again_however_much(parts, monkeypatch):
+    """An endpoint that comes back gets all of its open tasks, and new ones too, not only the oldest."""
+    monkeypatch.setattr("stanch.server.dispatch.MAX_PER_ENDPOINT", 2)
+    await parts.add_endpoints("web")
+    lost, agent = Agent(parts, "end_web"), Agent(parts, "end_web")
+    lost.broken = True
+    async with running(parts):
+        tasks = {(await order(parts, "web")).tasks[0].id for _ in range(3)}
+        with parts.dispatcher.attach("end_web", lost.send, lost.close):
+            await asyncio.wait_for(lost.closing.wait(), 5)
+        tasks |= {(await order(parts, "web")).tasks[0].id for _ in range(2)}
+        with parts.dispatcher.attach("end_web", agent.send, agent.close):
+            assert {(await agent.next()).task for _ in range(5)} == tasks
+
+
+async def test_a_task_that_cannot_be_signed_stops_no_other(parts, monkeypatch):
+    """Whatever goes wrong with one delivery, the next is made."""
+    await parts.add_endpoints("web")
+    agent, sign = Agent(parts, "end_web"), parts.signer.sign
+    tasks = {(await order(parts, "web")).tasks[0].id for _ in range(2)}
+    failed = []
+
+    def sign_all_but_the_first(endpoint, body, **more):
+        if not failed:
+            failed.append(body.task)
+            raise ValueError
+        return sign(endpoint, body, **more)
+
+    monkeypatch.setattr(parts.signer, "sign", sign_all_but_the_first)
+    async with running(parts):
+        with parts.dispatcher.attach("end_web", agent.send, agent.close):
+            assert {(await agent.next()).task, *failed} == tasks
+
+
+async def test_the_sweep_tells_what_expired(parts):
+    """Whoever watches an order hears that it will not be sent any more."""
+    await parts.add_endpoints("web")
+    view = await order(parts, "web")
+    parts.clock.pass_(timedelta(days=365))
+    with parts.bus.subscribe(view.id) as subscription:
+        await parts.dispatcher.sweep_once()
+        event = await asyncio.wait_for(subscription.next(), 5)
+    assert (event.task, event.endpoint, event.state) == (view.tasks[0].id, "end_web", State.EXPIRED)
+
+
+async def test_the_sweep_gives_up_on_revoked_endpoints(parts):
+    """Nobody waits for the answer of an endpoint that cannot come back; what it had not been sent expires."""
+    await parts.add_endpoints("web", "db")
+    asked = await order(parts, "web", "db")
+    dead = Agent(parts, "end_web")
+    dead.broken = True
+    async with running(parts):
+        with parts.dispatcher.attach("end_web", dead.send, dead.close):
+            await asyncio.wait_for(dead.closing.wait(), 5)
+    await parts.dispatcher.sweep_once()
+    assert await states(parts, asked) == {State.SENT: 1, State.QUEUED: 1}
+    await parts.fleet.revoke(principal(), "web")
+    with parts.bus.subscribe() as subscription:
+        await parts.dispatcher.sweep_once()
+        assert (await asyncio.wait_for(subscription.next(), 5)).state is State.UNKNOWN
+    assert await states(parts, asked) == {State.UNKNOWN: 1, State.QUEUED: 1}
+    lost = next(one for one in (await parts.orders.get(asked.id)).tasks if one.endpoint == "end_web")
+    assert (lost.error.code, lost.error.message) == ("interrupted", "The endpoint was revoked before it answered")

@@ -226,3 +226,36 @@ async def test_lists(evidence: Evidence, parts: Parts, task: str) -> None:
     assert await evidence.list(task="tsk_other") == ([], None)
     with pytest.raises(NotFound):
         await evidence.get("evd_nowhere")
+
+
+async def test_a_full_disk_takes_no_part(evidence: Evidence, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room that was there for each of many at the start may be gone when their parts come."""
+    progress = await evidence.start(ME, beginning(task))
+    monkeypatch.setattr(module, "KEEP_FREE", 2**62)
+    with pytest.raises(Unavailable, match="no room"):
+        await evidence.put_part(ME, progress.evidence, 0, sha256=digest(piece(0)), chunks=chunks(piece(0)))
+
+
+async def test_what_is_complete_is_not_hashed_again(
+    evidence: Evidence, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking for the end again and again must not keep the server's disk and threads busy."""
+    number = await send(evidence, task, 0, 1, 2)
+    first = await evidence.finish(ME, number, WHOLE)
+    monkeypatch.delattr(module, "hash_files")
+    assert await evidence.finish(ME, number, WHOLE) == first
+    with pytest.raises(VerificationFailed):
+        await evidence.finish(ME, number, EvidenceFinish(sha256="0" * 64, size=len(DATA)))
+
+
+async def test_a_part_that_is_on_its_way_survives_a_second_start(evidence: Evidence, task: str) -> None:
+    """An agent that begins again while its last request still arrives does not lose what that brings."""
+    number = await send(evidence, task)
+
+    async def starts_meanwhile() -> AsyncIterator[bytes]:
+        yield piece(0)
+        assert (await evidence.start(ME, beginning(task))).parts == ()
+
+    await evidence.put_part(ME, number, 0, sha256=digest(piece(0)), chunks=starts_meanwhile())
+    await send(evidence, task, 1, 2)
+    assert (await evidence.finish(ME, number, WHOLE)).sha256 == WHOLE.sha256

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from stanch.core.errors import Conflict, Denied, Invalid, NotFound, TokenSpent
+from stanch.core.errors import Conflict, Denied, Invalid, NotFound, TokenSpent, Unavailable
 from stanch.core.frames import EnrolRequest, Heartbeat, Hello, Inventory, Notice
 from stanch.core.policy import Role
 from stanch.core.rest import LabelChange, TokenCreate
@@ -196,3 +196,44 @@ async def test_old_notices_make_room(parts, monkeypatch):
     kept = select(tables.notices.c.endpoint, tables.notices.c.seq).order_by(tables.notices.c.id)
     rows = await parts.database.read(lambda c: c.execute(kept).all())
     assert [tuple(row) for row in rows] == [("end_db", 1), ("end_web", 5), ("end_web", 6), ("end_web", 7)]
+
+
+async def test_a_hello_is_newer_than_the_heartbeats_before_it(parts):
+    """What a reconnected endpoint says of itself is not overwritten by what it said on its last link."""
+    await parts.add_endpoints("web")
+    parts.fleet.heartbeat("end_web", Heartbeat(inventory=Inventory(hostname="old")))
+    parts.fleet.gone("end_web")
+    await parts.fleet.hello(
+        "end_web", Hello(nonce="n", agent_version="1", inventory=Inventory(hostname="new"), actions={})
+    )
+    await parts.fleet.flush()
+    assert (await parts.fleet.get("end_web")).hostname == "new"
+
+
+async def test_a_flush_that_fails_forgets_nothing(parts, monkeypatch):
+    """An agent tells a new inventory once; a full disk must not lose it."""
+    await parts.add_endpoints("web")
+    parts.fleet.heartbeat("end_web", Heartbeat(inventory=Inventory(hostname="new")))
+
+    async def full(_unit):
+        parts.fleet.heartbeat("end_web", Heartbeat())
+        raise Unavailable("The disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.database, "write", full)
+        with pytest.raises(Unavailable):
+            await parts.fleet.flush()
+    await parts.fleet.flush()
+    assert (await parts.fleet.get("end_web")).hostname == "new"
+
+
+async def test_labels_limit_who_may_label_and_revoke(parts):
+    """Somebody who is limited to some endpoints changes no other."""
+    await parts.add_endpoints("prod", labels=("env=prod",))
+    await parts.add_endpoints("test", labels=("env=test",))
+    limited = principal(labels=("env=test",))
+    with pytest.raises(Denied):
+        await parts.fleet.label(limited, "prod", LabelChange(add=("env=test",)))
+    with pytest.raises(Denied):
+        await parts.fleet.revoke(limited, "prod")
+    assert (await parts.fleet.revoke(limited, "test")).revoked

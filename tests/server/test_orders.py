@@ -87,7 +87,7 @@ async def test_order_and_audit_are_one_unit(parts):
     await parts.add_endpoints("web")
     view = await order(parts)
     await parts.orders.cancel(principal(), view.id)
-    assert await parts.database.read(audit.verify) == 2
+    assert (await parts.database.read(audit.verify)).entries == 2
 
 
 async def test_cancel_before_it_is_sent(parts):
@@ -245,3 +245,10 @@ async def test_any_sequence_of_reports_ends_truthfully(parts, states):
     final = [one for one in states if one.final and one is not State.UNKNOWN]
     weak = State.UNKNOWN if State.UNKNOWN in states else State.RUNNING if State.RUNNING in states else State.SENT
     assert (await parts.orders.task(view.tasks[0].id)).state is (final[0] if final else weak)
+
+
+async def test_an_id_means_one_endpoint_only(parts):
+    """An endpoint that calls itself by the id of another one gets none of its orders."""
+    await parts.add_endpoints("web", "end_web")
+    view = await parts.orders.submit(principal(), "release", {}, OrderCommon(endpoints=("end_web",)))
+    assert [one.endpoint for one in view.tasks] == ["end_web"]

@@ -116,10 +116,17 @@ async def _verify_isolate(host: Host, params: Isolate, result: Isolated | None) 
     """Are the tables armed, and is no forbidden connection left? After a crash: with the deadline asked for, too?"""
     rules, now = _rules(host, params), await host.firewall.isolation()
     left = await host.firewall.forbidden_sockets(rules)
-    if result is None and not (host.journal.recorded() or {}).get("armed"):
+    recorded = host.journal.recorded() or {}
+    # A renewal that was cut short is in place: to call it absent would let a cancel lift the isolation it renews.
+    if result is None and not (recorded.get("armed") or recorded.get("renews")):
         return Check.of(False, "the isolation was begun but not finished")
     seen = now.state is IsolationState.ISOLATED and not left
     return Check.of(seen, f"kernel says {now.state}, {len(left)} forbidden connections are left")
+
+
+def _of_another_task(host: Host) -> bool:
+    effect = host.effects.current(EFFECT)
+    return effect is not None and effect.task != host.task
 
 
 def _unconfirmed(host: Host) -> bool:
@@ -152,12 +159,13 @@ async def isolate(host: Host, params: Isolate) -> Isolated:
     fresh = released or host.effects.current(EFFECT) is None or _unconfirmed(host)
     earlier = host.journal.recorded() or {}
     changed = fresh or not _in_force(before, rules) or bool(earlier.get("changed"))
-    await host.journal.record({"changed": changed})
+    record = {"changed": changed, "renews": not fresh and (bool(earlier.get("renews")) or _of_another_task(host))}
+    await host.journal.record(record)
     try:
         destroyed = await _ask_under(host, params, rules) if fresh else 0
         effect = await _hold(host, params, confirmed=True, lasts=params.duration)
         await host.firewall.isolate(rules, lift_after=params.duration)
-        await host.journal.record({"changed": changed, "armed": True})
+        await host.journal.record({**record, "armed": True})
     except BaseException:
         if fresh:
             await asyncio.shield(_roll_back(host))

@@ -48,11 +48,11 @@ class Gate:
         """
         late = None
         try:
-            envelope = self._verify(token, respect_time=True)
+            envelope = self._verify(token)
         except Expired as error:
             # Authentic, or the signature would have failed first. Whether its being late matters depends on what it
             # is: a late order must be answered, and the answer to our own hello proves that our clock is wrong.
-            envelope = self._verify(token, respect_time=False)
+            envelope = self._verify(token, late_too=True)
             late = error
         if late and not (isinstance(envelope.body, OrderBody) or _answers(envelope, nonce)):
             raise late
@@ -69,9 +69,15 @@ class Gate:
             self._versions[envelope.kind] = envelope.version
             self._journal.stage(ENTRY, {str(kind): version for kind, version in self._versions.items()})
 
-    def _verify(self, token: str, *, respect_time: bool) -> Envelope:
-        now = self._clock.now() if respect_time else None
-        return verify(token, keys=self._keys.by_kid, endpoint=self._endpoint, now=now, versions=self._versions)
+    def _verify(self, token: str, *, late_too: bool = False) -> Envelope:
+        return verify(
+            token,
+            keys=self._keys.by_kid,
+            endpoint=self._endpoint,
+            now=self._clock.now(),
+            versions=self._versions,
+            late_too=late_too,
+        )
 
 
 class Refusals:

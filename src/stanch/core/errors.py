@@ -61,6 +61,11 @@ class ErrorBody(LooseModel):
     """What to do next."""
 
 
+def _tellable(text: str) -> str:
+    """Bounded, and without the lone surrogates that file names of arbitrary bytes bring: no wire carries them."""
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode()
+
+
 class StanchError(Exception):
     """The root: something went wrong inside Stanch, and we do not know it better."""
 
@@ -72,10 +77,10 @@ class StanchError(Exception):
 
     def __init__(self, message: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message = message[:MAX_TEXT]
-        self.got = None if got is None else str(got)[:MAX_TEXT]
-        self.expected = None if expected is None else str(expected)[:MAX_TEXT]
-        self.hint = (hint or self.default_hint or "")[:MAX_TEXT] or None
+        self.message = _tellable(message)
+        self.got = None if got is None else _tellable(str(got))
+        self.expected = None if expected is None else _tellable(str(expected))
+        self.hint = _tellable(hint or self.default_hint or "") or None
 
     def __str__(self) -> str:
         """Everything a person needs, in one line."""

@@ -49,7 +49,7 @@ class Permission(StrEnum):
     ENROL = "enrol"
     """Make and withdraw enrolment tokens, label and revoke endpoints."""
     ADMINISTER = "administer"
-    """Accounts and settings."""
+    """Accounts, settings, the audit."""
 
 
 class Role(StrEnum):
@@ -132,6 +132,11 @@ def may(principal: Principal, action: AnyAction, endpoints: Mapping[str, frozens
     """Raise Denied unless the principal may order the action on all these endpoints (id -> labels)."""
     _role_allows(principal, action)
     _origin_allows(principal, action)
+    reach(principal, endpoints)
+
+
+def reach(principal: Principal, endpoints: Mapping[str, frozenset[str]]) -> None:
+    """Raise Denied unless its labels let the principal act on all these endpoints (id -> labels)."""
     outside = [one for one, labels in endpoints.items() if not labels >= set(principal.labels)]
     if outside:
         raise Denied(

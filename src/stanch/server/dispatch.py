@@ -11,28 +11,29 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from stanch.core.action import Registry
 from stanch.core.envelope import AddressesBody, Body, CancelBody, OrderBody
-from stanch.core.errors import StanchError
+from stanch.core.errors import Interrupted
 from stanch.core.frames import Deliver, FromServer
 from stanch.core.rest import TaskEvent
-from stanch.core.task import Event, State, sources
+from stanch.core.task import Event, State, sources, transition
 from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
 from stanch.server.signer import Signer
 from stanch.server.store.database import Database
-from stanch.server.store.tables import orders, tasks
+from stanch.server.store.tables import endpoints, orders, tasks
 
 CHUNK = 500
 BREATH = 50
 """Deliveries between two turns for everybody else."""
 MAX_PER_ENDPOINT = 200
-"""Tasks of one endpoint handed over at a time; the rest follows at the next wake-up."""
+"""Tasks of one endpoint handed over at a time, on average; the rest follows when these are on their way."""
 
 SWEEP_SECONDS = 10.0
 
@@ -151,7 +152,8 @@ class Dispatcher:
             try:
                 for delivery in self._deliveries(one):
                     await self._send(delivery)
-            except StanchError:
+            except Exception:
+                # Whatever is wrong with one task, those behind it must go on.
                 log.exception("an order could not be signed", task=one.id)
             if len(self._ready) % BREATH == 0:
                 # Sending does not wait, so nothing else would get a turn.
@@ -160,13 +162,25 @@ class Dispatcher:
     async def _claim_chunk(self, endpoints: Sequence[str]) -> None:
         again = {one: self._again[one] for one in endpoints if one in self._again}
         try:
-            self._ready += await self._database.write(lambda connection: self._claim(connection, endpoints, set(again)))
+            await self._claim_all(endpoints, set(again))
         except Exception:
             log.exception("claiming tasks failed; the sweep tries again", endpoints=len(endpoints))
             return
         for one, link in again.items():
             if self._again.get(one) is link:
                 del self._again[one]
+
+    async def _claim_all(self, endpoints: Sequence[str], again: set[str]) -> None:
+        """Claim page by page: what is open already must not keep newer tasks from being found."""
+        after, full = "", True
+        while full:
+            unit = partial(self._claim, endpoints=endpoints, again=again, after=after)
+            found = await self._database.write(unit)
+            self._ready += found
+            full = len(found) == _page_of(endpoints)
+            if full:
+                after = found[-1].id
+                await self._send_ready()
 
     async def _send(self, delivery: _Delivery) -> None:
         link = self._links.get(delivery.endpoint)
@@ -180,8 +194,10 @@ class Dispatcher:
             log.info("link went away during a delivery", endpoint=delivery.endpoint, error=str(error))
             link.close()
 
-    def _claim(self, connection: Connection, endpoints: Sequence[str], again: set[str]) -> list[Claimed]:
-        """Move queued tasks to sent; them, with what else these endpoints must be told."""
+    def _claim(
+        self, connection: Connection, endpoints: Sequence[str], again: set[str], after: str = ""
+    ) -> list[Claimed]:
+        """Move queued tasks to sent; them, with what else these endpoints must be told, from a task on."""
         now = self._now()
         found = [
             Claimed._make(row)
@@ -189,8 +205,9 @@ class Dispatcher:
                 select(tasks.c.id, tasks.c.endpoint, tasks.c.state, tasks.c.cancel_requested, *_ORDER)
                 .join(orders, orders.c.id == tasks.c.order_id)
                 .where(tasks.c.endpoint.in_(endpoints), tasks.c.state.in_(_DELIVERABLE), _wanted(again, now))
+                .where(tasks.c.id > after)
                 .order_by(tasks.c.id)
-                .limit(MAX_PER_ENDPOINT * len(endpoints))
+                .limit(_page_of(endpoints))
             )
         ]
         queued = [row.id for row in found if row.state == State.QUEUED]
@@ -236,20 +253,40 @@ class Dispatcher:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def sweep_once(self) -> None:
-        """Expire what was not sent in time; wake whoever has queued work."""
-        waiting = await self._database.write(self._expire)
+        """End what was not sent in time, or will not be answered; wake whoever has queued work."""
+        ended, waiting = await self._database.write(self._end_overdue)
+        for one in ended:
+            self._bus.publish(one)
         self.wake([*waiting, *self._again])
 
-    def _expire(self, connection: Connection) -> Sequence[str]:
+    def _end_overdue(self, connection: Connection) -> tuple[Sequence[TaskEvent], Sequence[str]]:
+        """What has ended by itself, and who has queued work."""
         now = self._now()
         late = select(orders.c.id).where(orders.c.valid_until < now)
-        connection.execute(
-            update(tasks)
-            .where(tasks.c.state.in_(sources(Event.EXPIRE)), tasks.c.order_id.in_(late))
-            .values(state=State.EXPIRED, changed=now)
-        )
+        gone = select(endpoints.c.id).where(endpoints.c.revoked.is_(True))
+        ended = [
+            *_end(connection, Event.EXPIRE, tasks.c.order_id.in_(late), changed=now),
+            *_end(connection, Event.LOSE, tasks.c.endpoint.in_(gone), changed=now, error=_REVOKED),
+        ]
         query = select(tasks.c.endpoint).where(tasks.c.state == State.QUEUED).distinct()
-        return list(connection.execute(query).scalars())
+        return ended, list(connection.execute(query).scalars())
+
+
+_REVOKED = Interrupted("The endpoint was revoked before it answered", hint="Look at the machine itself.").body()
+
+
+def _end(connection: Connection, event: Event, which: ColumnElement[bool], **values: Any) -> list[TaskEvent]:
+    """Let this happen to all these tasks, where it can."""
+    state = transition(sources(event)[0], event)
+    query = update(tasks).where(tasks.c.state.in_(sources(event)), which).values(state=state, **values)
+    ended = connection.execute(query.returning(tasks.c.id, tasks.c.order_id, tasks.c.endpoint))
+    return [
+        TaskEvent(type="task", task=row.id, order=row.order_id, endpoint=row.endpoint, state=state) for row in ended
+    ]
+
+
+def _page_of(endpoints: Sequence[str]) -> int:
+    return MAX_PER_ENDPOINT * len(endpoints)
 
 
 _DELIVERABLE = (State.QUEUED, State.SENT, State.RUNNING)

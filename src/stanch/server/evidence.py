@@ -11,10 +11,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from stanch.core.errors import Conflict, NotFound, TooLarge, Unavailable, VerificationFailed
 from stanch.core.frames import PART_BYTES, EvidenceFinish, EvidenceProgress, EvidenceStart, PartInfo
+from stanch.core.policy import Principal, reach
 from stanch.core.rest import EvidenceView
 from stanch.core.task import State
 from stanch.core.types import EvidenceRef
@@ -23,6 +24,7 @@ from stanch.server.evidence_files import fresh_folder, hash_files, pieces, recei
 from stanch.server.ids import new_id
 from stanch.server.store.database import Database
 from stanch.server.store.tables import evidence, evidence_parts, tasks
+from stanch.server.targets import carrying, labels_of
 
 MAX_PER_TASK = 1000
 KEEP_FREE = 2**28
@@ -53,10 +55,9 @@ class Evidence:
             "received": 0,
             "created": self._now(),
         }
-        progress = await self._database.write(lambda connection: _begin(connection, row))
+        progress, anew = await self._database.write(lambda connection: _begin(connection, row))
+        await asyncio.to_thread(_prepare_folder, self._folder / progress.evidence, anew=anew)
         self._refuse_full_disk(request.size - sum(part.size for part in progress.parts))
-        if not progress.parts:
-            await asyncio.to_thread(fresh_folder, self._folder / progress.evidence)
         return progress
 
     async def put_part(
@@ -67,6 +68,7 @@ class Evidence:
         part = PartInfo(n=n, size=size_of_part(row.size, n), sha256=sha256)
         if await self._database.read(lambda connection: _is_kept(connection, evidence_id, part)):
             return part
+        self._refuse_full_disk(part.size)
         path = self._part_path(evidence_id, part)
         await receive(path, part, chunks)
         try:
@@ -81,9 +83,8 @@ class Evidence:
         row = await self._database.read(lambda connection: _own(connection, endpoint, evidence_id))
         if whole.size != row.size:
             raise Conflict("The evidence has another size than was said", got=whole.size, expected=row.size)
-        parts = await self._database.read(lambda connection: _parts(connection, evidence_id))
-        _refuse_gaps(parts, row.size)
-        found = await asyncio.to_thread(hash_files, [self._part_path(evidence_id, one) for one in parts])
+        # Hashed once only: to ask again must cost next to nothing.
+        found = row.sha256 if row.complete else await self._hash(evidence_id, row.size)
         if found != whole.sha256:
             raise VerificationFailed("The evidence is not what was sent", got=found, expected=whole.sha256)
         await self._database.write(lambda connection: _complete(connection, evidence_id, whole))
@@ -95,11 +96,24 @@ class Evidence:
         """One piece of evidence; NotFound."""
         return _view(await self._database.read(lambda connection: _one(connection, evidence_id)))
 
+    async def show(self, principal: Principal, evidence_id: str) -> EvidenceView:
+        """The same, for somebody; Denied if it was taken from an endpoint that their labels leave out."""
+        view = await self.get(evidence_id)
+        reach(principal, await self._database.read(lambda connection: labels_of(connection, [view.endpoint])))
+        return view
+
     async def list(
-        self, *, order: str | None = None, task: str | None = None, after: str | None = None, limit: int = 50
+        self,
+        *,
+        order: str | None = None,
+        task: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+        labels: Sequence[str] = (),
     ) -> tuple[list[EvidenceView], str | None]:
-        """Newest first; and the id to go on from."""
-        rows = await self._database.read(lambda connection: _page(connection, order, task, after, limit + 1))
+        """Newest first, of endpoints that carry all of these labels; and the id to go on from."""
+        query = _page(order, task, after, labels).limit(limit + 1)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         views = [_view(row) for row in rows[:limit]]
         return views, (views[-1].id if len(rows) > limit else None)
 
@@ -110,6 +124,12 @@ class Evidence:
         parts = await self._database.read(lambda connection: _parts(connection, view.id))
         paths = [self._part_path(view.id, one) for one in parts]
         return stream(list(pieces(paths, start, length)))
+
+    async def _hash(self, evidence_id: str, size: int) -> str:
+        """SHA-256 of all its parts; Conflict if some are missing."""
+        parts = await self._database.read(lambda connection: _parts(connection, evidence_id))
+        _refuse_gaps(parts, size)
+        return await asyncio.to_thread(hash_files, [self._part_path(evidence_id, one) for one in parts])
 
     def _part_path(self, evidence_id: str, part: PartInfo) -> Path:
         return self._folder / evidence_id / f"{part.n:07}-{part.sha256}"
@@ -124,22 +144,29 @@ class Evidence:
             )
 
 
+def _prepare_folder(path: Path, *, anew: bool) -> None:
+    """Empty it for what begins anew; otherwise only make it, if a crash came first: a part may be on its way."""
+    if anew or not path.exists():
+        fresh_folder(path)
+
+
 # --- units of work ---------------------------------------------------------------------------------------------------
 
 
-def _begin(connection: Connection, row: dict[str, Any]) -> EvidenceProgress:
-    """The evidence of this task and name: the one that is there, or a new one."""
+def _begin(connection: Connection, row: dict[str, Any]) -> tuple[EvidenceProgress, bool]:
+    """The evidence of this task and name: the one that is there, or a new one; and whether it begins anew."""
     _refuse_task(connection, row["task"], row["endpoint"])
     mine = (evidence.c.task == row["task"], evidence.c.name == row["name"])
     there = connection.execute(select(evidence).where(*mine)).one_or_none()
     if there is None:
         _refuse_too_many(connection, row["task"])
         connection.execute(insert(evidence), row)
-        return EvidenceProgress(evidence=row["id"], parts=())
+        return EvidenceProgress(evidence=row["id"], parts=()), True
     if there.size != row["size"]:
         _start_over(connection, there, row["size"])
-        return EvidenceProgress(evidence=there.id, parts=())
-    return EvidenceProgress(evidence=there.id, parts=tuple(_parts(connection, there.id)), complete=there.complete)
+        return EvidenceProgress(evidence=there.id, parts=()), True
+    parts = tuple(_parts(connection, there.id))
+    return EvidenceProgress(evidence=there.id, parts=parts, complete=there.complete), False
 
 
 def _refuse_task(connection: Connection, task: str, endpoint: str) -> None:
@@ -220,17 +247,17 @@ def _complete(connection: Connection, evidence_id: str, whole: EvidenceFinish) -
         raise Conflict("The evidence was begun anew, with another size")
 
 
-def _page(
-    connection: Connection, order: str | None, task: str | None, after: str | None, limit: int
-) -> Sequence[Row[Any]]:
-    query = select(evidence).order_by(evidence.c.id.desc()).limit(limit)
+def _page(order: str | None, task: str | None, after: str | None, labels: Sequence[str]) -> Select[Any]:
+    query = select(evidence).order_by(evidence.c.id.desc())
+    for label in labels:
+        query = query.where(evidence.c.endpoint.in_(carrying(label)))
     if order is not None:
         query = query.join(tasks, tasks.c.id == evidence.c.task).where(tasks.c.order_id == order)
     if task is not None:
         query = query.where(evidence.c.task == task)
     if after is not None:
         query = query.where(evidence.c.id < after)
-    return connection.execute(query).all()
+    return query
 
 
 def _view(row: Row[Any]) -> EvidenceView:

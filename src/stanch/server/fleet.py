@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -10,14 +10,14 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from stanch.core.errors import Conflict, Denied, NotFound
 from stanch.core.frames import EnrolRequest, Heartbeat, Hello, Inventory, Notice
-from stanch.core.policy import Permission, Principal
+from stanch.core.policy import Permission, Principal, reach
 from stanch.core.rest import EndpointView, LabelChange
 from stanch.server import audit
 from stanch.server.clock import Clock
 from stanch.server.ids import new_id
 from stanch.server.store.database import Database
 from stanch.server.store.tables import endpoint_labels, endpoints, notices
-from stanch.server.targets import labels_of
+from stanch.server.targets import carrying, labels_of
 from stanch.server.tokens import spend
 
 MAX_HOSTNAME = 255
@@ -92,8 +92,14 @@ class Fleet:
         if row is None or row.id != name:
             raise Denied("This certificate belongs to no endpoint", got=name[:100], hint="Enrol the endpoint again.")
         if row.revoked:
-            raise Denied("This endpoint was revoked", got=row.id, hint="Enrol it again, if it is to come back.")
+            raise _revoked(row.id)
         return Identity(row.id, row.hostname)
+
+    async def refuse_revoked(self, endpoint: str) -> None:
+        """Denied if it was revoked since it was identified."""
+        query = select(endpoints.c.revoked).where(endpoints.c.id == endpoint)
+        if await self._database.read(lambda connection: connection.execute(query).scalar()):
+            raise _revoked(endpoint)
 
     async def revoke(self, principal: Principal, endpoint: str) -> EndpointView:
         """No longer accept its certificate. The caller also closes its link."""
@@ -102,6 +108,7 @@ class Fleet:
         now = self._now()
 
         def unit(connection: Connection) -> None:
+            reach(principal, labels_of(connection, [found.id]))
             connection.execute(update(endpoints).where(endpoints.c.id == found.id).values(revoked=True))
             entry = audit.Entry(at=now, who=principal.name, what="revoke", subject=found.id, detail={})
             audit.append(connection, entry)
@@ -114,6 +121,8 @@ class Fleet:
     async def hello(self, endpoint: str, hello: Hello) -> None:
         """It is here, and this is what it says about itself."""
         self._online.add(endpoint)
+        # Older than this, whatever was heard on its last link.
+        self._seen.pop(endpoint, None)
         values = {
             **_inventory_columns(hello.inventory, endpoint),
             "agent_version": hello.agent_version,
@@ -162,7 +171,14 @@ class Fleet:
                     columns = _inventory_columns(beat.inventory, one)
                     connection.execute(update(endpoints).where(endpoints.c.id == one).values(**columns))
 
-        await self._database.write(unit)
+        try:
+            await self._database.write(unit)
+        except BaseException:
+            # An inventory is told once: it must not be lost. What was heard meanwhile is newer.
+            for one, beat in seen.items():
+                newer = self._seen.get(one, beat)
+                self._seen[one] = replace(newer, inventory=newer.inventory or beat.inventory)
+            raise
 
     async def notice(self, endpoint: str, told: Sequence[Notice]) -> None:
         """Keep what an endpoint tells unasked; one that is told twice is kept once."""
@@ -188,7 +204,7 @@ class Fleet:
 
         def look(connection: Connection) -> EndpointView:
             query = select(endpoints).where((endpoints.c.id == name) | (endpoints.c.hostname == name))
-            rows = connection.execute(query.order_by(endpoints.c.revoked).limit(20)).all()
+            rows = connection.execute(query.order_by(endpoints.c.id != name, endpoints.c.revoked).limit(20)).all()
             row = _the_one(name, rows)
             return self._view(row, labels_of(connection, [row.id])[row.id])
 
@@ -202,11 +218,7 @@ class Fleet:
         for word in text.lower().split()[:10]:
             query = query.where(endpoints.c.search.contains(word, autoescape=True))
         for label in labels[:20]:
-            key, _, value = label.partition("=")
-            carrying = select(endpoint_labels.c.endpoint).where(
-                endpoint_labels.c.key == key, endpoint_labels.c.value == value
-            )
-            query = query.where(endpoints.c.id.in_(carrying))
+            query = query.where(endpoints.c.id.in_(carrying(label)))
         if after is not None:
             query = query.where(endpoints.c.id > after)
 
@@ -225,6 +237,7 @@ class Fleet:
         now = self._now()
 
         def unit(connection: Connection) -> None:
+            reach(principal, labels_of(connection, [found.id]))
             mine = endpoint_labels.c.endpoint == found.id
             connection.execute(delete(endpoint_labels).where(mine, endpoint_labels.c.key.in_(change.remove)))
             _set_labels(connection, found.id, change.add)
@@ -250,6 +263,10 @@ class Fleet:
 
 
 _PLAIN = ("id", "hostname", "revoked", "agent_version", "inventory", "actions", "capabilities", "enrolled")
+
+
+def _revoked(endpoint: str) -> Denied:
+    return Denied("This endpoint was revoked", got=endpoint, hint="Enrol it again, if it is to come back.")
 
 
 def _the_one(name: str, rows: Sequence[Row[Any]]) -> Row[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BindParameter, Connection, bindparam, select
+from sqlalchemy import BindParameter, Connection, Select, bindparam, select
 
 from stanch.core.errors import Conflict, Invalid, NotFound
 from stanch.server.store.tables import endpoint_labels, endpoints
@@ -55,6 +55,12 @@ def labels_of(connection: Connection, ids: Sequence[str]) -> dict[str, frozenset
     return {one: frozenset(labels) for one, labels in found.items()}
 
 
+def carrying(label: str) -> Select[tuple[str]]:
+    """The ids of all endpoints that carry `key=value`, as a query for others."""
+    key, _, value = label.partition("=")
+    return select(endpoint_labels.c.endpoint).where(endpoint_labels.c.key == key, endpoint_labels.c.value == value)
+
+
 def _by_names(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     """Id to host name."""
     wanted = list(dict.fromkeys(names))
@@ -66,7 +72,7 @@ def _by_names(connection: Connection, names: Sequence[str]) -> dict[str, str]:
             for name in {endpoint, hostname} & matches.keys():
                 matches[name].add(endpoint)
     _refuse_unclear(matches)
-    return found
+    return {one: found[one] for name, ids in matches.items() for one in ([name] if name in ids else ids)}
 
 
 def _refuse_unclear(matches: Mapping[str, set[str]]) -> None:

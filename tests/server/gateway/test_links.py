@@ -7,7 +7,17 @@ import pytest
 from sqlalchemy import select
 
 from stanch.core.envelope import AddressesBody, OrderBody
-from stanch.core.frames import LINK_PATH, MAX_FRAME_BYTES, Ask, Complaint, Heartbeat, Notice, ProgressFrame, Report
+from stanch.core.frames import (
+    LINK_PATH,
+    MAX_FRAME_BYTES,
+    Ask,
+    Complaint,
+    Heartbeat,
+    Hello,
+    Notice,
+    ProgressFrame,
+    Report,
+)
 from stanch.core.task import State
 from stanch.server.gateway.agent_link import MAX_COMPLAINTS
 from stanch.server.store.tables import notices
@@ -328,3 +338,40 @@ async def test_an_endpoint_that_does_not_read_is_cut_off(live: Live, monkeypatch
         await wire.say(agent.hello())
         await wire.hear_end()
     assert agent.endpoint not in {one for one in live.services.fleet.online if live.services.dispatcher.attached(one)}
+
+
+async def test_revoked_while_it_says_hello(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is revoked after its certificate was looked at, and before its link can be cut, does not stay."""
+    agent, person, hello = await live.enrol(), await live.admin(), live.services.fleet.hello
+
+    async def revoke_meanwhile(endpoint: str, said: Hello) -> None:
+        await hello(endpoint, said)
+        await person.ask("POST", f"/endpoints/{endpoint}/revoke")
+
+    monkeypatch.setattr(live.services.fleet, "hello", revoke_meanwhile)
+    async with agent.connected() as wire:
+        await wire.say(agent.hello())
+        await wire.hear()
+        await wire.hear()
+        refusal = await wire.hear()
+        assert isinstance(refusal, Complaint)
+        assert refusal.error.code == "denied"
+        await wire.hear_end()
+    await eventually(lambda: not live.services.fleet.online)
+
+
+async def test_an_endpoint_that_goes_before_it_is_greeted_is_not_online(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that breaks between hello and welcome leaves nobody online."""
+    agent, said = await live.enrol(), asyncio.Event()
+
+    async def broken(*_more: object) -> None:
+        said.set()
+        raise ConnectionResetError
+
+    monkeypatch.setattr(live.services.dispatcher, "addresses", broken)
+    async with agent.connected() as wire:
+        await wire.say(agent.hello())
+        await asyncio.wait_for(said.wait(), 5)
+        await eventually(lambda: not live.services.fleet.online)

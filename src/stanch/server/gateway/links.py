@@ -14,7 +14,7 @@ import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from stanch import __version__
-from stanch.core.errors import Invalid, NotFound, StanchError
+from stanch.core.errors import Denied, Invalid, NotFound, StanchError
 from stanch.core.frames import (
     LINK_PATH,
     MAX_FRAME_BYTES,
@@ -115,9 +115,7 @@ class AgentLinks:
         if isinstance(first, Ask):
             await link.send(Answer(nonce=first.nonce))
         elif isinstance(first, Hello):
-            async with self._open(request, identity, link, first):
-                while (received := await self._next(link, socket)) is not None:
-                    await self._take(link, *received)
+            await self._converse(request, identity, link, socket, first)
         elif first is not None:
             await self._complain(link, Invalid("The first frame must be a hello", got=first.type, expected="hello"))
         await socket.close()
@@ -130,6 +128,25 @@ class AgentLinks:
         except TimeoutError:
             return None
         return None if received is None else received[0]
+
+    async def _converse(
+        self,
+        request: web.Request,
+        identity: Identity,
+        link: AgentLink,
+        socket: web.WebSocketResponse[bool],
+        hello: Hello,
+    ) -> None:
+        """Take frames until the link is over; then it is gone, even if it never was quite there."""
+        try:
+            async with self._open(request, identity, link, hello):
+                while (received := await self._next(link, socket)) is not None:
+                    await self._take(link, *received)
+        except Denied as error:
+            await self._complain(link, error)
+        finally:
+            if link.endpoint not in self._links:
+                self._services.fleet.gone(link.endpoint)
 
     @asynccontextmanager
     async def _open(
@@ -147,6 +164,8 @@ class AgentLinks:
             self._links[link.endpoint] = link
             log.info("link is up", endpoint=link.endpoint, hostname=identity.hostname, address=remote_address(request))
             try:
+                # Only now: whoever revokes it from here on finds this link, and cuts it.
+                await services.fleet.refuse_revoked(link.endpoint)
                 if older is not None:
                     await self._note_second(older, link, remote_address(request))
                 yield
