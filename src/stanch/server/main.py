@@ -199,9 +199,9 @@ def _url(settings: Settings, listen: Listen, port: int) -> str:
 
 
 def _collect_seldom() -> None:
-    """Look for garbage cycles after many allocations only: with thousands of links, each look costs a second's tenth.
+    """Look for garbage cycles after many allocations only: each full look walks every object of thousands of links.
 
-    Measured with 3000 links: a fifth of the CPU of an order to all of them.
+    Measured with 3000 links: a fifth of the CPU of an order to all of them (1.30 s without this, 0.96 with it).
     """
     gc.freeze()
     gc.set_threshold(GARBAGE_AFTER, 20, 100)

@@ -1,7 +1,7 @@
 """The database: how to open it, and how to read from it without holding up the event loop.
 
-SQLAlchemy's synchronous Core on plain threads: one for the writer, a few for readers. Measured against the
-asynchronous driver it does the same work with fewer hops, and a unit of work is an ordinary function.
+SQLAlchemy's synchronous Core on plain threads: one for the writer, a few for readers. A unit of work is an ordinary
+function, and costs one hop to a thread instead of one for each statement.
 """
 
 import asyncio
