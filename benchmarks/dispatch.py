@@ -55,12 +55,12 @@ def floor(at: Path, count: int, answer_bytes: int) -> Iterator[Popen[str]]:
             yield serving
 
 
-def order(server: stand.Server, agents: Popen[str]) -> dict[str, float]:
+def order(server: stand.Server, agents: Popen[str], *, action: str = "list_processes") -> dict[str, float]:
     """One order to all of them: seconds until the last acknowledgement, and the server's CPU."""
     stand.tell(agents)
     stand.hear(agents)
     cpu, started = stand.cpu_seconds(server.pid), time.monotonic()
-    server.client.submit("list_processes", OrderCommon(labels=(LABEL,)), {})
+    server.client.submit(action, OrderCommon(labels=(LABEL,)), {})
     answered = time.monotonic()
     heard = stand.hear(agents)
     return {

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,13 +21,13 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks import harness, stand
+from benchmarks import harness, stand, under_isolation
 from stanch import actions
 from stanch.agent.host.firewall import NftFirewall
 from stanch.agent.host.links import links
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.host.ruleset import render
-from stanch.core.host import IsolationRules, IsolationState, Peer
+from stanch.core.network import IsolationRules, IsolationState, Peer
 from stanch.core.task import State
 from tests.fakes.agent import Agent, Machine
 from tests.netns import Netns, Wire, netns, wire
@@ -49,6 +49,10 @@ class OutsideServer:
     def peers(self) -> tuple[Peer, ...]:
         """Where it is."""
         return (Peer.model_validate({"address": self.address, "port": SERVER_PORT}),)
+
+    def proxies(self) -> tuple[Peer, ...]:
+        """There is none."""
+        return ()
 
     async def confirm(self, *, within: timedelta) -> bool:
         """Ask over a new connection."""
@@ -223,6 +227,9 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=200)
+    parser.add_argument("--exclusions", type=int, default=1000)
+    parser.add_argument("--flushes", type=int, default=60)
+    parser.add_argument("--fleet", type=int, default=1000)
     chosen = parser.parse_args()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     with stand.folder() as folder, netns() as endpoint, netns() as world:
@@ -230,10 +237,18 @@ def main() -> None:
         machine = Machine(Path(folder), actions.load())
         with outside.running(), beacons(endpoint, outside.at.right4):
             found = endpoint.run(lambda: measure(machine, outside, endpoint, chosen.times))
-    report(found)
+    exclusions = under_isolation.many_exclusions(chosen.exclusions, max(3, chosen.times // 8))
+    harness.progress("exclusions")
+    price = under_isolation.throughput(max(2, chosen.times // 16), 0.5)
+    harness.progress("throughput")
+    open_for = under_isolation.windows(chosen.flushes)
+    harness.progress("flushes")
+    wave = under_isolation.fleet(chosen.fleet)
+    more, more_bars = under_isolation.bars(exclusions, price, open_for, wave)
+    report(found, more, more_bars)
 
 
-def report(found: Measured) -> None:
+def report(found: Measured, more: Mapping[str, harness.Figure], more_bars: Sequence[harness.Bar]) -> None:
     """The figures and the bars."""
     peer, p95 = harness.median(found.programs), harness.percentile(found.orders, 95)
     figures = {
@@ -246,11 +261,13 @@ def report(found: Measured) -> None:
         "connections_cut_each_time": CONNECTIONS,
         "beacons_heard_between": found.heard,
         "beacons_heard_while_isolated": found.leaked,
+        **more,
     }
     bars = [
         harness.Bar(what="95th percentile, against one `nft -f` of the same rules", value=p95 / peer, bar=3.0),
         harness.Bar(what="packets that the outside sees afterwards", value=found.leaked, bar=0.0),
         harness.Bar(what="packets that it sees in between", value=found.heard, bar=1.0, better=">="),
+        *more_bars,
     ]
     harness.report("isolation", figures, bars)
 

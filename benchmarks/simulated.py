@@ -45,7 +45,7 @@ from stanch.core.task import State
 AT_ONCE = 100
 """Handshakes at a time."""
 
-RESULT = {
+PROCESSES = {
     "total": 3,
     "processes": [
         {
@@ -55,7 +55,14 @@ RESULT = {
         for pid in (1, 2, 3)
     ],
 }  # fmt: skip
-"""What each of them answers: the processes of a very small machine."""
+"""The processes of a very small machine."""
+
+ISOLATED = {
+    "changed": True, "state": "isolated", "since": "2026-11-24T12:00:00Z", "until": "2026-11-24T17:00:00Z",
+    "sockets_destroyed": 3,
+}  # fmt: skip
+RESULTS: Mapping[str, Mapping[str, Any]] = {"list_processes": PROCESSES, "isolate": ISOLATED}
+"""What each of them answers, by action."""
 
 
 @dataclass(slots=True)
@@ -145,7 +152,13 @@ class Fleet:
         elif isinstance(frame, Deliver):
             envelope = verify(frame.envelope, keys=self.keys, endpoint=endpoint, now=None, versions={})
             if envelope.body.kind is Kind.ORDER:
-                report = Report(seq=1, task=envelope.body.task, state=State.DONE, result=RESULT, at=time.time())
+                report = Report(
+                    seq=1,
+                    task=envelope.body.task,
+                    state=State.DONE,
+                    result=RESULTS[envelope.body.action],
+                    at=time.time(),
+                )
                 text = report.model_dump_json(exclude_none=True)
                 self.round.received_bytes, self.round.sent_bytes = len(data), len(text)
                 await socket.send_str(text)
@@ -156,7 +169,7 @@ class Fleet:
     def _hello(endpoint: str) -> str:
         inventory = Inventory(hostname=f"sim-{endpoint[-8:]}", os="Debian 12", kernel="6.1", architecture="x86_64")
         hello = Hello(
-            nonce=secrets.token_hex(8), agent_version="sim", inventory=inventory, actions={"list_processes": 1}
+            nonce=secrets.token_hex(8), agent_version="sim", inventory=inventory, actions=dict.fromkeys(RESULTS, 1)
         )
         return hello.model_dump_json()
 

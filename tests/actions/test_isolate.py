@@ -2,24 +2,27 @@
 
 import asyncio
 from datetime import timedelta
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.actions.isolate import CONFIRM_WITHIN, EFFECT, SLACK, Isolate, Release, isolate, release
+from stanch.actions.isolate import CONFIRM_WITHIN, EFFECT, SLACK, TOLD, Isolate, Release, isolate, release
 from stanch.core.action import Verdict
-from stanch.core.errors import NotVerified, Unconfirmed, Unsupported
-from stanch.core.host import IsolationState, Peer
-from stanch.core.types import hours, parse_network, seconds
-from tests.fakes.host import SERVER, FakeEndpoint, FakeFirewall, socket_to
+from stanch.core.errors import ActionFailed, Conflict, Invalid, NotVerified, Unconfirmed, Unsupported
+from stanch.core.exclusion import Exclusion, Profile
+from stanch.core.isolation import Phase, rules_of
+from stanch.core.network import IsolationState, Peer
+from stanch.core.settings import GroupSettings
+from stanch.core.types import hours, minutes, parse_network, seconds
+from tests.fakes.host import SERVER, FakeEndpoint, FakeFirewall, FakeNames, socket_to
 from tests.fakes.killing import go_on, killed_at_every_step, killed_twice, run_until_killed
 from tests.fakes.waiting import eventually
 
 EVIL, IDLE = socket_to("203.0.113.9:443"), socket_to("[2001:db8::9]:8080")
 TO_SERVER, TO_SELF = socket_to("192.0.2.1:8443"), socket_to("127.0.0.1:631")
-TEN = (ip_network("10.0.0.0/8"),)
+TEN = (Exclusion.parse("10.0.0.0/8"),)
 TWO_HOURS = Isolate(duration=hours(2))
 
 
@@ -45,6 +48,16 @@ async def isolated():
     return fresh
 
 
+def is_confirmed(endpoint):
+    """Is it written down as in force?"""
+    return EFFECT in endpoint.effects.held and endpoint.effects.held[EFFECT].detail["phase"] == Phase.IN_FORCE
+
+
+def opened(endpoint):
+    """The networks that stay open, as text."""
+    return {str(one.network) for one in endpoint.firewall.rules.allow}
+
+
 def assert_nothing_left(endpoint):
     """Not isolated, and nothing says so."""
     assert not endpoint.firewall.in_force
@@ -55,7 +68,8 @@ def assert_isolated(endpoint, duration):
     """The kernel, the effect on the disk and the deadline agree."""
     effect = endpoint.effects.held[EFFECT]
     assert endpoint.firewall.in_force
-    assert effect.detail["confirmed"]
+    assert is_confirmed(endpoint)
+    assert rules_of(effect.private["rules"]).servers == endpoint.firewall.rules.servers
     assert effect.until == (None if duration is None else effect.since + duration)
     assert endpoint.firewall.until == effect.until
 
@@ -75,11 +89,11 @@ async def test_cuts_everything_but_the_server(endpoint):
 
 async def test_allowed_networks_stay_open(endpoint):
     """A connection into an allowed network is not cut."""
-    params = Isolate(allow=(ip_network("203.0.113.0/24"),))
+    params = Isolate(allow=("203.0.113.0/24",))
     result = await isolate.run(endpoint.host, params)
     assert (EVIL in endpoint.firewall.sockets, IDLE in endpoint.firewall.sockets) == (True, False)
     assert result.sockets_destroyed == 1
-    assert endpoint.firewall.rules.allow == params.allow
+    assert opened(endpoint) == {"203.0.113.0/24"}
 
 
 async def test_without_a_duration_it_lasts(endpoint):
@@ -227,7 +241,7 @@ async def test_the_order_of_the_servers_is_no_change():
     other = Peer(address=ip_address("192.0.2.0"), port=8443)
     for servers in [(SERVER, other), (other, SERVER)]:
         endpoint.server.known = servers
-        result = await isolate.run(endpoint.host, Isolate(allow=(ip_network("10.0.0.1"), ip_network("10.0.0.0"))))
+        result = await isolate.run(endpoint.host, Isolate(allow=("10.0.0.1", "10.0.0.0")))
     assert not result.changed
 
 
@@ -242,12 +256,38 @@ async def test_other_rules_replace_the_earlier_ones_without_a_gap():
 
 
 async def test_a_part_that_is_missing_is_put_back():
-    """PARTIAL is a change, and a plan says so."""
+    """What somebody else has damaged is a change, and a plan says so."""
     endpoint = await isolated()
-    endpoint.firewall.partial = True
+    endpoint.firewall.damaged = True
     params = Isolate(allow=TEN)
     assert (await isolate.run(endpoint.host, params)).changed
-    assert not endpoint.firewall.partial
+    assert not endpoint.firewall.damaged
+
+
+async def test_what_this_machine_cannot_do_is_partial_and_done(endpoint):
+    """The state says so; it is in place all the same, and the same again is no change."""
+    endpoint.firewall.partial, endpoint.firewall.not_covered = True, ("bridged guests on br0",)
+    result = await isolate.run(endpoint.host, TWO_HOURS)
+    assert (result.state, result.not_covered) == (IsolationState.PARTIAL, ("bridged guests on br0",))
+    assert (await isolate.verify(endpoint.host, TWO_HOURS, result)).verdict is Verdict.IN_PLACE
+    assert not (await isolate.run(endpoint.host, TWO_HOURS)).changed
+
+
+async def test_a_renewal_after_foreign_hands_is_not_rolled_back():
+    """Whoever removes the rules must not be able to have the isolation forgotten, when the server is away."""
+    endpoint = await isolated()
+    endpoint.firewall.rules, endpoint.server.answers = None, False
+    assert (await isolate.run(endpoint.host, TWO_HOURS)).changed
+    assert endpoint.server.asked == [CONFIRM_WITHIN]
+    assert_isolated_since_the_first_time(endpoint)
+
+
+def assert_isolated_since_the_first_time(endpoint):
+    """Isolated for two hours from now on, and since an hour."""
+    effect = endpoint.effects.held[EFFECT]
+    assert endpoint.firewall.in_force
+    assert (effect.since, effect.until) == (endpoint.clock.now() - hours(1), endpoint.clock.now() + hours(2))
+    assert endpoint.firewall.until == effect.until
 
 
 async def test_after_its_deadline_it_begins_anew():
@@ -280,7 +320,7 @@ async def test_a_plan_of_the_same_says_that_nothing_changes():
     """Unless a part is missing, which the order would put back."""
     endpoint, params = await isolated(), Isolate(allow=TEN)
     assert not (await isolate.plan(endpoint.host, params)).changes
-    endpoint.firewall.partial = True
+    endpoint.firewall.damaged = True
     assert (await isolate.plan(endpoint.host, params)).changes
 
 
@@ -293,7 +333,7 @@ async def test_verify_sees_a_hole(endpoint):
     endpoint.firewall.sockets.append(EVIL)
     assert (await isolate.verify(endpoint.host, TWO_HOURS, result)).verdict is Verdict.ABSENT
     endpoint.firewall.sockets.clear()
-    endpoint.firewall.partial = True
+    endpoint.firewall.damaged = True
     assert (await isolate.verify(endpoint.host, TWO_HOURS, result)).verdict is Verdict.ABSENT
     endpoint.firewall.rules = None
     assert (await isolate.verify(endpoint.host, TWO_HOURS, result)).verdict is Verdict.ABSENT
@@ -315,7 +355,7 @@ async def test_killed_anywhere_it_ends_isolated_for_the_full_time(kill):
 async def test_killed_anywhere_and_left_alone_it_is_either_confirmed_or_soon_over():
     """If nobody starts the agent again, no endpoint stays isolated that the server has not confirmed."""
     for endpoint in await killed_at_every_step(with_sockets, isolate, Isolate(duration=None)):
-        confirmed = EFFECT in endpoint.effects.held and endpoint.effects.held[EFFECT].detail["confirmed"]
+        confirmed = is_confirmed(endpoint)
         endpoint.clock.advance(CONFIRM_WITHIN + SLACK)
         assert confirmed or not endpoint.firewall.in_force
 
@@ -324,7 +364,7 @@ async def test_killed_anywhere_and_never_answered_nothing_remains():
     """If the server is away when the agent goes on, an isolation that was not confirmed is rolled back."""
     for endpoint in await killed_at_every_step(with_sockets, isolate, TWO_HOURS):
         endpoint.server.answers = False
-        was_confirmed = EFFECT in endpoint.effects.held and endpoint.effects.held[EFFECT].detail["confirmed"]
+        was_confirmed = is_confirmed(endpoint)
         try:
             await go_on(endpoint, isolate, TWO_HOURS)
         except Unconfirmed:
@@ -340,6 +380,219 @@ async def test_killed_in_an_isolation_that_changed_nothing_it_says_so():
     params = Isolate(allow=TEN)
     for endpoint in await killed_at_every_step(isolated, isolate, params):
         assert not (await isolate.run(endpoint.host, params)).changed
+
+
+async def test_the_agent_that_comes_back_late_does_not_prolong_it():
+    """Killed between the disk and the kernel, and started again half an hour later: both end when the disk said."""
+    for endpoint in await killed_at_every_step(with_sockets, isolate, TWO_HOURS):
+        if not is_confirmed(endpoint):
+            continue
+        until = endpoint.effects.held[EFFECT].until
+        endpoint.clock.advance(minutes(30))
+        endpoint.server.answers = False
+        await isolate.run(endpoint.host, TWO_HOURS)
+        assert endpoint.firewall.until == endpoint.effects.held[EFFECT].until == until
+
+
+async def test_names_that_changed_meanwhile_do_not_prolong_it():
+    """The rules follow what a name means when the agent goes on; the deadline stays."""
+    params = Isolate(allow=("out tcp mirror.example.com remote 443",), duration=hours(2))
+    endpoint = await with_sockets()
+    endpoint.names.hosts = {"mirror.example.com": ("198.51.100.1",)}
+    await isolate.run(endpoint.host, params)
+    until = endpoint.firewall.until
+    endpoint.clock.advance(minutes(30))
+    endpoint.names.hosts = {"mirror.example.com": ("198.51.100.2",)}
+    endpoint.restart()
+    await isolate.run(endpoint.host, params)
+    assert endpoint.firewall.until == endpoint.effects.held[EFFECT].until == until
+    assert opened(endpoint) == {"198.51.100.2/32"}
+    assert rules_of(endpoint.effects.held[EFFECT].private["rules"]).allow == endpoint.firewall.rules.allow
+
+
+# --- by a rule, at the endpoint, and what the policy says -------------------------------------------------------------
+
+POLICY = GroupSettings.model_validate(
+    {
+        "isolation": {
+            "allow": ["198.51.100.0/24"],
+            "profiles": ["dns"],
+            "duration": "7h",
+            "tell": True,
+            "message": "Off.",
+        }
+    }
+)
+HOLD = GroupSettings.model_validate({"isolation": {"unconfirmed": "hold"}})
+
+
+async def test_by_a_rule_the_policy_decides(endpoint):
+    """What stays open, for how long, and what people are told: the policy's words win over the order's."""
+    endpoint.origin, endpoint.settings, endpoint.users.logged_in = "rule", POLICY, 3
+    result = await isolate.run(endpoint.host, Isolate(allow=TEN, duration=hours(1)))
+    assert opened(endpoint) == {"198.51.100.0/24"}
+    assert not endpoint.firewall.rules.dhcp
+    assert result.until == result.since + hours(7)
+    assert (result.told, endpoint.users.told) == (3, ["Off."])
+    assert endpoint.effects.held[EFFECT].detail["profiles"] == ["dns"]
+
+
+async def test_by_hand_the_order_decides(endpoint):
+    """The policy's exclusions are for automatic isolation."""
+    endpoint.settings = POLICY
+    result = await isolate.run(endpoint.host, Isolate(allow=TEN, duration=hours(1)))
+    assert opened(endpoint) == {"10.0.0.0/8"}
+    assert endpoint.firewall.rules.dhcp
+    assert (result.until, endpoint.users.told) == (result.since + hours(1), [])
+
+
+async def test_by_a_rule_without_a_policy_the_order_decides(endpoint):
+    """A group that says nothing of isolation leaves it to the rule."""
+    endpoint.origin = "rule"
+    await isolate.run(endpoint.host, Isolate(allow=TEN))
+    assert opened(endpoint) == {"10.0.0.0/8"}
+
+
+@pytest.mark.parametrize(
+    ("origin", "settings"),
+    [("rule", GroupSettings()), ("rule", POLICY), ("local", GroupSettings()), ("cli", HOLD), ("console", HOLD)],
+)
+async def test_what_is_never_rolled_back(origin, settings):
+    """A rule, the owner at the endpoint, and a policy that holds: the server is not even asked; killed or not."""
+
+    async def prepare():
+        endpoint = await with_sockets()
+        endpoint.origin, endpoint.settings, endpoint.server.answers = origin, settings, False
+        return endpoint
+
+    for endpoint in [await prepare(), *await killed_at_every_step(prepare, isolate, Isolate())]:
+        result = await go_on(endpoint, isolate, Isolate())
+        assert endpoint.firewall.in_force
+        assert is_confirmed(endpoint)
+        assert endpoint.server.asked == []
+        assert result is None or result.changed
+
+
+async def test_a_policy_that_rolls_back_is_the_default(endpoint):
+    """Only `hold` holds."""
+    endpoint.settings, endpoint.server.answers = GroupSettings.model_validate({"isolation": {}}), False
+    with pytest.raises(Unconfirmed):
+        await isolate.run(endpoint.host, Isolate())
+    assert_nothing_left(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [(Isolate(), []), (Isolate(tell=True), [TOLD]), (Isolate(message="Call 1234."), ["Call 1234."])],
+)
+async def test_people_are_told_when_asked_for(endpoint, params, told):
+    """Nobody without a word, the standard text, or another one; after it is in force, not before."""
+    endpoint.users.logged_in = 2
+    result = await isolate.run(endpoint.host, params)
+    assert (endpoint.users.told, result.told) == (told, 2 * len(told))
+    if told:
+        assert endpoint.life.steps[-1] == "users.tell"
+
+
+async def test_nobody_is_told_of_an_isolation_that_was_rolled_back(endpoint):
+    """They were not cut off for longer than a minute."""
+    endpoint.server.answers = False
+    with pytest.raises(Unconfirmed):
+        await isolate.run(endpoint.host, Isolate(tell=True))
+    assert endpoint.users.told == []
+
+
+# --- what exclusions mean --------------------------------------------------------------------------------------------
+
+
+async def test_what_opens_nothing_is_told(endpoint):
+    """An exclusion of a name, account or unit that is not known here opens nothing, and the result says so."""
+    allow = ("out udp time.example.com remote 123", "out any user backup", "any unit backup.service", "10.0.0.0/8")
+    result = await isolate.run(endpoint.host, Isolate(allow=allow))
+    assert [line.partition(":")[0] for line in result.not_open] == list(allow[:3])
+    assert opened(endpoint) == {"10.0.0.0/8"}
+    assert endpoint.effects.held[EFFECT].detail["allow"] == list(allow)
+    assert (await isolate.plan(endpoint.host, Isolate(allow=allow))).warnings == result.not_open
+
+
+async def test_names_accounts_and_units_become_numbers(endpoint):
+    """The rules hold what the endpoint makes of the words, and the proxies and resolvers of the agent itself."""
+    endpoint.names = FakeNames(
+        hosts={"time.example.com": ("198.51.100.9", "2001:db8::123")},
+        users={"backup": 34},
+        units={"backup.service": "system.slice/backup.service"},
+        resolvers=(ip_address("192.0.2.53"),),
+    )
+    endpoint.server.through = (Peer(address=ip_address("192.0.2.80"), port=3128),)
+    allow = ("out udp time.example.com remote 123", "out tcp 10.0.0.7 user backup", "10.0.0.8 unit backup.service")
+    await isolate.run(endpoint.host, Isolate(allow=allow))
+    rules = endpoint.firewall.rules
+    assert opened(endpoint) == {"198.51.100.9/32", "2001:db8::123/128", "10.0.0.7/32", "10.0.0.8/32"}
+    assert {one.uid for one in rules.allow} == {None, 34}
+    assert {one.cgroup for one in rules.allow} == {None, "system.slice/backup.service"}
+    assert (rules.proxies, rules.resolvers) == (endpoint.server.through, endpoint.names.resolvers)
+
+
+EVERYTHING = [
+    ("any",),
+    ("in any",),
+    ("out any",),
+    ("tcp any",),
+    ("0.0.0.0/0",),
+    ("out ::/0",),
+    ("::ffff:0.0.0.0/96",),
+    ("out tcp any remote 1-65535",),
+    ("0.0.0.0/1", "128.0.0.0/1"),
+    ("10.0.0.0/8", "::/1", "8000::/1"),
+    ("0.0.0.0/2", "64.0.0.0/2", "::ffff:128.0.0.0/97"),
+]
+
+
+@pytest.mark.parametrize("allow", EVERYTHING, ids=" + ".join)
+async def test_leaving_everything_open_needs_force(endpoint, allow):
+    """An isolation that isolates nothing is refused where it is ordered; with force it is done."""
+    with pytest.raises(Invalid, match="do not leave everything open, or force"):
+        isolate.parse({"allow": allow})
+    await isolate.run(endpoint.host, isolate.parse({"allow": allow, "force": True}))
+    assert endpoint.firewall.in_force
+
+
+@pytest.mark.parametrize(
+    "allow", [("0.0.0.0/1",), ("icmp any",), ("out tcp any remote 443",), ("out any user root",), ("0.0.0.0/1", "::/1")]
+)
+def test_what_leaves_something_shut_is_taken(allow):
+    """Half of the addresses, ICMP, a port or an account are not everything."""
+    assert [str(one) for one in isolate.parse({"allow": allow}).allow] == list(allow)
+
+
+def test_ten_thousand_exclusions_and_no_more():
+    """As many as a list of a country's networks has; ten times as many are refused in words."""
+    many = [f"out tcp 10.{n // 256}.{n % 256}.0/24 remote 443" for n in range(10_000)]
+    assert len(isolate.parse({"allow": many}).allow) == 10_000
+    with pytest.raises(Invalid, match="at most 10000 items"):
+        isolate.parse({"allow": many * 10})
+
+
+# --- the server's own machine ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "127.0.0.1", "127.0.1.1", "::1"])
+async def test_the_servers_own_machine_is_refused(endpoint, address):
+    """It would cut the server off from all others: refused with the reason, planned or not; with force it is done."""
+    endpoint.server.known = (SERVER, Peer(address=ip_address(address), port=8443))
+    for ask in (isolate.run, isolate.plan):
+        with pytest.raises(Conflict, match=f"this very machine.*{address} port 8443"):
+            await ask(endpoint.host, Isolate())
+    assert_nothing_left(endpoint)
+    assert (await isolate.run(endpoint.host, Isolate(force=True))).changed
+
+
+async def test_the_servers_own_machine_is_refused_to_a_rule(endpoint):
+    """A detection on the server's machine must not end the whole fleet's connection."""
+    endpoint.origin = "rule"
+    endpoint.firewall.addresses.add(SERVER.address)
+    with pytest.raises(Conflict):
+        await isolate.run(endpoint.host, Isolate())
 
 
 # --- release ---------------------------------------------------------------------------------------------------------
@@ -389,6 +642,98 @@ async def test_release_killed_anywhere_ends_released(kill):
         assert result is None or (result.changed, result.remaining) == (True, hours(4))
 
 
+async def test_release_of_rules_that_somebody_else_removed():
+    """They would be put back: to forget them is a change, and what was ordered is told, with the rest of its time."""
+    endpoint = await isolated()
+    endpoint.firewall.rules = endpoint.firewall.until = None
+    assert (await release.plan(endpoint.host, Release())).changes
+    assert (await release.verify(endpoint.host, Release(), None)).verdict is Verdict.ABSENT
+    result = await release.run(endpoint.host, Release())
+    assert (result.changed, result.allowed, result.remaining) == (True, TEN, hours(4))
+    assert_nothing_left(endpoint)
+
+
+async def test_release_of_rules_that_nobody_wrote_down(endpoint):
+    """Rules that the kernel alone has are lifted, too."""
+    await isolate.run(endpoint.host, TWO_HOURS)
+    endpoint.effects.held.clear()
+    result = await release.run(endpoint.host, Release())
+    assert (result.changed, result.allowed, result.remaining) == (True, (), hours(2))
+    assert_nothing_left(endpoint)
+
+
+async def test_releasing_is_written_down_before_the_kernel_is_told():
+    """From then on nobody puts the rules back; killed before the lift, the disk says what was going on."""
+    endpoint = await isolated()
+    endpoint.life.ends_at = 3
+    assert await run_until_killed(endpoint, release, Release())
+    assert endpoint.life.steps == ["journal.record", "effects.amend"]
+    assert endpoint.firewall.in_force
+    assert endpoint.effects.held[EFFECT].detail == {"allow": ["10.0.0.0/8"], "profiles": ["dhcp"], "phase": "releasing"}
+
+
+@pytest.mark.parametrize("killed_before", [False, True])
+async def test_a_lift_that_fails_leaves_it_in_force(monkeypatch, killed_before):
+    """Still isolated, and written down as such: it is kept up again; a run that an earlier one marked, too."""
+    endpoint = await isolated()
+    if killed_before:
+        endpoint.life.ends_at = 3
+        assert await run_until_killed(endpoint, release, Release())
+        endpoint.restart()
+
+    async def broken():
+        raise ActionFailed("nft is broken")
+
+    monkeypatch.setattr(endpoint.firewall, "lift", broken)
+    with pytest.raises(ActionFailed):
+        await release.run(endpoint.host, Release())
+    assert endpoint.firewall.in_force
+    assert is_confirmed(endpoint)
+    assert endpoint.effects.remaining(EFFECT) == hours(4)
+
+
+async def test_a_lift_that_is_cancelled_leaves_it_in_force(monkeypatch):
+    """A release that was stopped on request leaves no endpoint that calls itself releasing for ever."""
+    endpoint, waiting = await isolated(), asyncio.Event()
+
+    async def hangs():
+        waiting.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(endpoint.firewall, "lift", hangs)
+    running = asyncio.create_task(release.run(endpoint.host, Release()))
+    await waiting.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert is_confirmed(endpoint)
+    assert (await release.verify(endpoint.host, Release(), None)).verdict is Verdict.ABSENT
+
+
+async def test_a_lift_that_fails_does_not_confirm_what_was_not(monkeypatch, endpoint):
+    """An isolation that waited for its confirmation waits on."""
+    endpoint.life.ends_at = 5
+    assert await run_until_killed(endpoint, isolate, TWO_HOURS)
+    endpoint.restart()
+
+    async def broken():
+        raise ActionFailed("nft is broken")
+
+    monkeypatch.setattr(endpoint.firewall, "lift", broken)
+    endpoint.next_task("tsk_2")
+    with pytest.raises(ActionFailed):
+        await release.run(endpoint.host, Release())
+    assert endpoint.effects.held[EFFECT].detail["phase"] == Phase.UNCONFIRMED
+
+
+async def test_blocks_stay_when_it_is_released():
+    """A block is its own effect: no release of an isolation opens it."""
+    endpoint = await isolated()
+    kept = await endpoint.effects.hold("block:x", lift_action="unblock_address", lift_params={}, detail={}, lasts=None)
+    await release.run(endpoint.host, Release())
+    assert endpoint.effects.all() == (kept,)
+
+
 # --- undo(do(x)) == x ------------------------------------------------------------------------------------------------
 
 networks = st.builds(
@@ -396,13 +741,17 @@ networks = st.builds(
     st.ip_addresses(),
     st.integers(0, 128),
 )
+words = st.sampled_from(["in tcp {} local 22", "out udp {} remote 53-54", "icmp {}", "out {}", "{}"])
+exclusions = st.builds(lambda form, network: Exclusion.parse(form.format(network)), words, networks)
+allowed = st.lists(exclusions, max_size=5).map(tuple)
+profiles = st.sets(st.sampled_from(Profile)).map(lambda some: tuple(sorted(some)))
 durations = st.none() | st.integers(75, 9999 * 3600).map(lambda n: timedelta(seconds=n))
 
 
-@given(st.lists(networks, max_size=5).map(tuple), durations)
+@given(allowed, durations)
 def test_undo_of_isolate_is_released_again(allow, duration):
     """Whatever was allowed and for however long, the undo leaves an endpoint as it was."""
-    endpoint, params = asyncio.run(with_sockets()), Isolate(allow=allow, duration=duration)
+    endpoint, params = asyncio.run(with_sockets()), Isolate(allow=allow, duration=duration, force=True)
     result = asyncio.run(isolate.run(endpoint.host, params))
     back, back_params = isolate.undo_params(params, result)
     assert back == "release"
@@ -410,17 +759,17 @@ def test_undo_of_isolate_is_released_again(allow, duration):
     assert_nothing_left(endpoint)
 
 
-@given(st.lists(networks, max_size=5).map(tuple), durations, st.floats(0, 1))
-def test_undo_of_release_is_isolated_again(allow, duration, share):
-    """The same networks are open, and it ends when it would have ended."""
+@given(allowed, profiles, durations, st.floats(0, 1))
+def test_undo_of_release_is_isolated_again(allow, profile, duration, share):
+    """The same exclusions and profiles are open, and it ends when it would have ended."""
     endpoint = asyncio.run(with_sockets())
-    asyncio.run(isolate.run(endpoint.host, Isolate(allow=allow, duration=duration)))
+    asyncio.run(isolate.run(endpoint.host, Isolate(allow=allow, profile=profile, duration=duration, force=True)))
     endpoint.clock.advance(timedelta(seconds=int((duration or hours(1)).total_seconds() * share * 0.9)))
-    before = (endpoint.firewall.rules, endpoint.firewall.until)
+    before = (endpoint.firewall.rules, endpoint.firewall.until, endpoint.effects.held[EFFECT].detail)
     endpoint.next_task("tsk_2")
     released = asyncio.run(release.run(endpoint.host, Release()))
     _, again = release.undo_params(Release(), released)
     endpoint.next_task("tsk_3")
     asyncio.run(isolate.run(endpoint.host, isolate.parse(again.model_dump(mode="json"))))
-    assert (endpoint.firewall.rules, endpoint.firewall.until) == before
+    assert (endpoint.firewall.rules, endpoint.firewall.until, endpoint.effects.held[EFFECT].detail) == before
     assert asyncio.run(endpoint.firewall.isolation()).state is IsolationState.ISOLATED

@@ -9,6 +9,8 @@ from stanch.agent.about import INVENTORY_SECONDS, MAX_OPEN_TASKS, About
 from stanch.core.action import Registry
 from stanch.core.frames import Inventory
 from stanch.core.host import Effect
+from stanch.core.isolation import IsolationStatus
+from stanch.core.network import IsolationState
 
 EFFECT = Effect(
     name="isolation", task="tsk_1", since=datetime(2026, 1, 1, tzinfo=UTC), until=None, lift_action="release"
@@ -29,6 +31,9 @@ class Machine:
         self.looks += 1
         return Inventory(hostname=self.hostname)
 
+    async def isolation(self) -> IsolationStatus:
+        return IsolationStatus(state=IsolationState.ISOLATED)
+
     def about(self) -> About:
         return About(
             registry=Registry(()),
@@ -36,6 +41,7 @@ class Machine:
             capabilities=lambda: {"nftables": "yes"},
             policy=self,
             effects=lambda: (EFFECT,),
+            isolation=self.isolation,
             news=asyncio.Event(),
             open_tasks=lambda: self.tasks,
             seconds=lambda: self.now,
@@ -48,6 +54,7 @@ async def test_hello_tells_everything():
     assert (hello.nonce, hello.agent_version, hello.inventory.hostname) == ("n1", __version__, "web-01")
     assert (hello.capabilities, hello.policy_digest) == ({"nftables": "yes"}, "d1")
     assert (hello.effects, hello.open_tasks) == ((EFFECT,), ("tsk_1",))
+    assert hello.isolation == IsolationStatus(state=IsolationState.ISOLATED)
 
 
 async def test_the_list_of_open_tasks_is_bounded():

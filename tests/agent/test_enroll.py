@@ -13,6 +13,7 @@ from stanch.agent.enroll import enroll, fingerprint
 from stanch.agent.identity import Identity
 from stanch.agent.journal import Journal
 from stanch.agent.supervisor import locked
+from stanch.core.envelope import OrderBody
 from stanch.core.errors import Conflict, Invalid, NotFound, TokenSpent, Unavailable, VerificationFailed
 from stanch.core.frames import Inventory
 from tests.fakes.gateway import ENDPOINT, Authority, FakeGateway, gateway
@@ -105,7 +106,10 @@ async def test_an_isolated_endpoint_keeps_its_identity(server, tmp_path):
     await enrolled(server, state)
     journal = Journal(state / "journal.db")
     effects = Effects(journal, AgentClock(journal, lambda: 1.0, "boot_1"))
-    await effects.hold("tsk_1", "isolation", lift_action="release", lift_params={}, detail={}, lasts=None)
+    order = OrderBody(
+        task="tsk_1", order="ord_1", action="isolate", action_version=1, params={}, origin="api", requested_by="ada"
+    )
+    await effects.hold(order, "isolation", lift_action="release", lift_params={}, detail={}, lasts=None)
     await journal.close()
     with pytest.raises(Conflict, match="in force") as caught:
         await enrolled(server, state, token="better", again=True)

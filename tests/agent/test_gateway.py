@@ -7,7 +7,7 @@ import pytest
 
 from stanch.agent.gateway import Gateway, _error_of
 from stanch.agent.resolve import Target
-from stanch.core.errors import Invalid, NotFound, StanchError, TooLarge, Unavailable
+from stanch.core.errors import Denied, Invalid, NotFound, StanchError, TooLarge, Unavailable
 from stanch.core.frames import EVIDENCE_PATH
 from tests.fakes.gateway import FakeGateway, gateway
 
@@ -85,3 +85,41 @@ def test_an_error_of_ours_keeps_its_class():
     body = f'{{"error": {Invalid("wrong", got="x").body().model_dump_json()}}}'.encode()
     error = _error_of(422, body)
     assert (type(error), error.got) == (Invalid, "x")
+
+
+async def test_another_certificate_is_used_from_the_next_request_on(server, tmp_path):
+    """On new connections; a request that was refused because its certificate had just been replaced is asked again."""
+    async with to(server, tmp_path, server.port) as way:
+        assert await way.request("GET", CA)
+        first, state = way._session, tmp_path / "state"
+        await way.change_tls(server.identity(state).tls(state))
+        assert await way.request("GET", CA)
+        assert way._session is not first
+        assert not first.closed  # a request on it may still be under way
+        await way.change_tls(server.identity(state).tls(state))
+        assert first.closed
+
+
+async def test_a_refusal_of_the_certificate_before_says_nothing(server, tmp_path, monkeypatch):
+    """It is asked again with the new one; a refusal of the one in use is the server's word."""
+    state = tmp_path / "state"
+    async with to(server, tmp_path, server.port) as way:
+        real, asked = way._ask, []
+
+        async def ask(*arguments):
+            asked.append(way._tls)
+            if len(asked) == 1:
+                await way.change_tls(server.identity(state).tls(state))
+                raise Denied("This certificate belongs to no endpoint")
+            return await real(*arguments)
+
+        monkeypatch.setattr(way, "_ask", ask)
+        assert await way.request("GET", CA)
+        assert len(set(asked)) == 2
+
+        async def refuse(*_):
+            raise Denied("This endpoint was revoked")
+
+        monkeypatch.setattr(way, "_ask", refuse)
+        with pytest.raises(Denied):
+            await way.request("GET", CA)

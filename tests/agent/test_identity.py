@@ -1,5 +1,6 @@
 """The identity on the disk: whole or not there, closed to others, and bound to where it was made."""
 
+import json
 import os
 import ssl
 from pathlib import Path
@@ -9,7 +10,7 @@ from joserfc.jwk import ECKey, OKPKey
 
 from stanch.agent.identity import Binding, Identity, check_private, make_private, read_signing_key, trusting
 from stanch.core.errors import NotFound, VerificationFailed
-from tests.fakes.gateway import ENDPOINT, Authority
+from tests.fakes.gateway import ENDPOINT, Authority, FakeGateway
 
 MACHINE = 0xEFFFFFFC
 HERE = Binding(boot_id="one", net=1, pid=MACHINE)
@@ -161,3 +162,31 @@ def test_only_the_given_ca_is_trusted():
     """The certificates of the machine are not asked."""
     authority = Authority()
     assert len(trusting(authority.pem).get_ca_certs()) == 1
+
+
+def test_a_renewed_identity_has_credentials_of_another_name(tmp_path):
+    """The ones in use are never overwritten; earlier ones of this endpoint alone are removed."""
+    state = tmp_path / "state"
+    identity = FakeGateway(tmp_path).identity(state)
+    renewed = identity.renewed()
+    assert renewed.credentials(state) != identity.credentials(state)
+    renewed.save(state, identity.credentials(state).read_bytes())
+    assert Identity.load(state) == renewed
+    other = state / "credentials-somebody_else.pem"
+    other.touch(mode=0o600)
+    renewed.remove_earlier(state)
+    assert set(state.glob("credentials-*")) == {renewed.credentials(state), other}
+    Identity.load(state).tls(state)
+
+
+@pytest.mark.parametrize(
+    "name", ["../credentials-x.pem", "credentials-.pem", "/etc/shadow", "credentials-a/b.pem", "x"]
+)
+def test_credentials_stay_in_their_folder(tmp_path, name):
+    """A name that is none of ours is no identity."""
+    state = tmp_path / "state"
+    FakeGateway(tmp_path).identity(state)
+    path = state / "identity.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"credentials_file": name}))
+    with pytest.raises(VerificationFailed, match="damaged"):
+        Identity.load(state)

@@ -302,3 +302,51 @@ async def test_the_live_server_is_the_first_peer(server, tmp_path):
             ("127.0.0.1", server.port),
             ("127.0.0.2", 9),
         ]
+
+
+# --- another certificate ---
+
+
+async def test_a_new_certificate_begins_a_new_link_at_once(server, tmp_path):
+    """Nobody waits for the old link to end, and what was not acknowledged is sent on the new one."""
+    server.acks = False
+    async with running(server, tmp_path) as agent:
+        await asyncio.wait_for(agent.link.proved.wait(), 15)
+        agent.outbox.put(1)
+        await server.until(lambda: sent(server) == [1])
+        server.acks = True
+        agent.link.change_tls(server.identity(tmp_path / "state").tls(tmp_path / "state"))
+        assert not agent.link.proved.is_set()
+        await asyncio.wait_for(agent.link.proved.wait(), 15)
+        await eventually(lambda: not agent.outbox.entries)
+        assert server.hellos == 2
+        assert agent.link.status().error is None
+
+
+async def test_a_new_certificate_ends_the_long_wait_of_a_refused_one(server, tmp_path):
+    """The server refused the old one: that says nothing about the new."""
+    server.refuses = 403
+    async with running(server, tmp_path) as agent:
+        await eventually(lambda: "does not want" in (agent.link.status().error or ""))
+        server.refuses = None
+        agent.link.change_tls(server.identity(tmp_path / "state").tls(tmp_path / "state"))
+        await asyncio.wait_for(agent.link.proved.wait(), 15)
+
+
+async def test_two_new_certificates_in_a_row(server, tmp_path):
+    """The link comes up with the last."""
+    async with running(server, tmp_path) as agent:
+        await asyncio.wait_for(agent.link.proved.wait(), 15)
+        for _ in range(2):
+            last = server.identity(tmp_path / "state").tls(tmp_path / "state")
+            agent.link.change_tls(last)
+        await asyncio.wait_for(agent.link.proved.wait(), 15)
+        assert agent.link._tls is last
+
+
+async def test_a_better_reason_is_told_where_there_is_one(server, tmp_path):
+    """A certificate whose time is over, say."""
+    await server.stop()
+    async with running(server, tmp_path) as agent:
+        agent.link.explain = lambda error: Expired(f"It has expired: {error.message}")
+        await eventually(lambda: "It has expired" in (agent.link.status().error or ""))

@@ -15,30 +15,26 @@ from stanch.agent.host.firewall import NftFirewall
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.identity import Binding
 from stanch.agent.journal import Journal
-from stanch.agent.local import isolation_off, isolation_status, show_isolation
+from stanch.agent.local import isolation_off, isolation_release_code, isolation_status, show_isolation
 from stanch.agent.settings import Settings
 from stanch.agent.spool import Spool
-from stanch.core.errors import NotFound, VerificationFailed
-from stanch.core.host import IsolationRules, IsolationState, KernelIsolation, Peer
+from stanch.core.envelope import OrderBody
+from stanch.core.errors import Denied, NotFound, TooManyRequests, VerificationFailed
+from stanch.core.isolation import IsolationStatus, ReleaseCode
+from stanch.core.network import IsolationRules, IsolationState, KernelIsolation, Peer
 from tests.fakes.gateway import FakeGateway
 from tests.netns import netns
 
 RULES = IsolationRules(servers=(Peer(address=ip_address("192.0.2.1"), port=8444),))
 NOTHING = KernelIsolation(state=IsolationState.RELEASED, rules=None, remaining=None)
+CODE = "7KQ29XTRM4WB0ZHD"
 
 
 def test_no_isolation_is_shown_as_such():
-    """Every field is there, so that a program need not guess."""
-    shown = show_isolation(NOTHING, None)
-    assert shown == {
-        "state": "released",
-        "remaining_seconds": None,
-        "since": None,
-        "until": None,
-        "servers": [],
-        "allow": [],
-        "not_covered": [],
-    }
+    """The state, and that nothing is left open or pending."""
+    shown = show_isolation(IsolationStatus(state=IsolationState.RELEASED), NOTHING)
+    assert shown["state"] == "released"
+    assert (shown["remaining_seconds"], shown["servers"]) == (None, [])
 
 
 async def test_a_machine_that_was_never_enrolled_has_nothing_to_lift(tmp_path):
@@ -74,13 +70,53 @@ def test_an_isolation_that_its_agent_left_behind_can_be_lifted(tmp_path):
     assert [one.detail["changed"] for one in notices] == [True, False]
 
 
+@pytest.mark.root
+def test_root_may_use_the_release_code_without_an_agent(tmp_path):
+    """The right code lifts, and is told; wrong ones are counted where the agent counts them."""
+    state = tmp_path / "state"
+    with netns() as inside:
+        inside.run(lambda: isolate_and_die(tmp_path, state))
+        with pytest.raises(Denied):
+            inside.run(lambda: isolation_release_code(state, "0" * 16))
+        lifted = inside.run(lambda: isolation_release_code(state, CODE))
+        assert (lifted["changed"], lifted["state"]) == (True, "released")
+        assert inside.command("nft list ruleset") == ""
+        effect, notices = inside.run(lambda: left_in_the_journal(state))
+    assert effect is None
+    assert [one.kind for one in notices] == ["release-code-refused", "release-code-used"]
+
+
+@pytest.mark.root
+def test_guessing_without_an_agent_is_limited(tmp_path):
+    """Each call is a process of its own, and the journal counts them all."""
+    state = tmp_path / "state"
+    with netns() as inside:
+        inside.run(lambda: isolate_and_die(tmp_path, state))
+        for _ in range(5):
+            with pytest.raises(Denied):
+                inside.run(lambda: isolation_release_code(state, "0" * 16))
+        with pytest.raises(TooManyRequests):
+            inside.run(lambda: isolation_release_code(state, CODE))
+        assert inside.run(lambda: isolation_status(state))["state"] == "isolated"
+
+
 async def isolate_and_die(folder: Path, state: Path) -> None:
     """What an agent that isolated and was killed leaves behind."""
     identity = FakeGateway(folder).identity(state)
     identity.model_copy(update={"binding": Binding.here(boot_id())}).save(state)
     journal, firewall = Journal(Settings(state=state).journal), NftFirewall(Namespace.current("net"))
     effects = Effects(journal, AgentClock(journal, boot_seconds, boot_id()))
-    await effects.hold("tsk_1", EFFECT, lift_action="release", lift_params={}, detail={}, lasts=timedelta(hours=1))
+    order = OrderBody(
+        task="tsk_1",
+        order="ord_1",
+        action="isolate",
+        action_version=1,
+        params={},
+        origin="api",
+        requested_by="alice",
+        release_code=ReleaseCode.of(CODE, bytes(16)),
+    )
+    await effects.hold(order, EFFECT, lift_action="release", lift_params={}, detail={}, lasts=timedelta(hours=1))
     await firewall.isolate(RULES, lift_after=timedelta(hours=1))
     await firewall.close()
     await journal.close()

@@ -22,7 +22,7 @@ from stanch.core.frames import Report
 from stanch.core.host import Host
 from stanch.core.task import ANSWER_OF, State, transition
 from stanch.core.types import hours
-from tests.fakes.agent import Agent, Hold, Machine, Script, scripted
+from tests.fakes.agent import Agent, Hold, Machine, Script, order_of, scripted
 from tests.fakes.waiting import eventually
 
 
@@ -207,7 +207,7 @@ async def test_a_lift_that_was_cut_short_is_told_once(machine: Machine, script: 
             await hold(host)
 
         script.behave["a"] = drop_and_hang
-        await agent.effects.hold("tsk_0", "e", lift_action="act", lift_params={}, detail={}, lasts=hours(1))
+        await agent.effects.hold(order_of("tsk_0"), "e", lift_action="act", lift_params={}, detail={}, lasts=hours(1))
         machine.endpoint.clock.advance(hours(2))
         async with asyncio.TaskGroup() as group:
             (effect,) = agent.effects.active()

@@ -1,8 +1,6 @@
 """Where the server can be reached: from its signed word, from names, from memory."""
 
 import asyncio
-import socket
-import threading
 from collections.abc import Sequence
 from ipaddress import ip_address
 
@@ -10,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.agent.resolve import MAX_TARGETS, AddressBook, LookUp, SystemResolver, Target, split_url
+from stanch.agent.proxy import Proxy
+from stanch.agent.resolve import MAX_TARGETS, AddressBook, LookUp, Target, split_url
 from stanch.core.envelope import AddressesBody
 from stanch.core.errors import Invalid
-from stanch.core.host import Peer
+from stanch.core.network import Peer
 
 NAME = "https://stanch.test:8444"
 
@@ -132,35 +131,6 @@ async def test_nothing_new_is_not_written(tmp_path):
     assert (tmp_path / "book").stat().st_mtime_ns == before
 
 
-async def test_the_systems_resolver_is_asked():
-    """A literal address resolves to itself; what is no name has no address."""
-    resolver = SystemResolver()
-    assert await resolver("127.0.0.1", 1) == ["127.0.0.1"]
-    with pytest.raises(OSError, match="no address"):
-        await resolver("not a name..", 1)
-
-
-async def test_a_resolver_that_hangs_is_asked_once(monkeypatch):
-    """An outage of the name servers costs one thread, not one for each reconnect."""
-    answer, asked = threading.Event(), []
-
-    def hang(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        asked.append(host)
-        answer.wait(20)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", hang)
-    resolver = SystemResolver()
-    for _ in range(3):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await resolver("stanch.test", 1)
-    async with asyncio.TaskGroup() as group:
-        last = group.create_task(resolver("stanch.test", 1))
-        answer.set()
-    assert (last.result(), asked) == (["10.0.0.1"], ["stanch.test"])
-
-
 @pytest.mark.parametrize(
     ("target", "url", "authority"),
     [
@@ -188,3 +158,102 @@ def test_a_url_without_port_means_the_usual_one():
     """https is 443."""
     assert split_url("https://stanch.test") == ("stanch.test", 443)
     assert split_url("https://[2001:db8::1]:8444/") == ("2001:db8::1", 8444)
+
+
+# --- what a firewall is told -----------------------------------------------------------------------------------------
+
+
+async def test_a_change_is_told(tmp_path):
+    """Whoever keeps the firewall hears of another address, and is left alone while only their order changes."""
+    book = AddressBook(tmp_path / "book", urls=(NAME,), look_up=finds("10.0.0.1", "10.0.0.2"))
+    await book.refresh()
+    assert book.changed.is_set()
+    book.changed.clear()
+    book.prefer(book.targets()[1])
+    await book.refresh()
+    assert [str(one.address) for one in book.peers()] == ["10.0.0.2", "10.0.0.1"]
+    assert not book.changed.is_set()
+    await book.learn(AddressesBody(urls=(NAME,), peers=(peer("10.0.0.3"),)))
+    assert book.changed.is_set()
+
+
+async def test_a_literal_address_needs_no_names(tmp_path):
+    """Only where the way is found by a name, resolvers are needed."""
+    urls = ("https://10.0.0.1:1", "https://[2001:db8::1]:1")
+    assert not AddressBook(tmp_path / "book", urls=urls).has_names()
+    assert AddressBook(tmp_path / "book", urls=(*urls, NAME)).has_names()
+    assert AddressBook(tmp_path / "book", urls=urls, proxy=PROXY).has_names()
+
+
+# --- behind a proxy --------------------------------------------------------------------------------------------------
+
+PROXY = Proxy("proxy.test", 3128)
+
+
+def ways(book: AddressBook) -> list[tuple[str | None, str]]:
+    return [(one.proxy_url, one.url("")) for one in book.targets()]
+
+
+async def test_behind_a_proxy_its_name_is_looked_up(tmp_path):
+    """The server's names are the proxy's to resolve; the firewall opens the proxy, and no direct way."""
+    book = AddressBook(tmp_path / "book", urls=(NAME,), look_up=finds("10.0.0.3", "2001:db8::3"), proxy=PROXY)
+    assert (book.targets(), book.proxies()) == ((), ())
+    await book.refresh()
+    assert ways(book) == [
+        ("http://10.0.0.3:3128", NAME),
+        ("http://[2001:db8::3]:3128", NAME),
+    ]
+    assert [one.authority for one in book.targets()] == ["stanch.test:8444"] * 2
+    assert book.peers() == ()
+    assert book.proxies() == (peer("10.0.0.3", 3128), peer("2001:db8::3", 3128))
+    assert book.changed.is_set()
+
+
+async def test_a_proxy_by_address_needs_no_look_up(tmp_path):
+    """It is there at once."""
+    book = AddressBook(tmp_path / "book", urls=(NAME,), look_up=knows_nothing, proxy=Proxy("10.0.0.3", 8080))
+    await book.refresh()
+    assert ways(book) == [("http://10.0.0.3:8080", NAME)]
+    assert not book.has_names()
+
+
+async def test_addresses_of_the_proxy_are_remembered(tmp_path):
+    """Without a name server, and with the one that worked last first; another proxy does not inherit them."""
+    first = AddressBook(tmp_path / "book", urls=(NAME,), look_up=finds("10.0.0.3", "10.0.0.4"), proxy=PROXY)
+    await first.refresh()
+    first.prefer(first.targets()[1])
+    later = AddressBook(tmp_path / "book", urls=(NAME,), look_up=knows_nothing, proxy=PROXY)
+    await later.refresh()
+    assert [str(one.address) for one in later.proxies()] == ["10.0.0.4", "10.0.0.3"]
+    assert first.targets()[0].proxy_address == later.targets()[0].proxy_address == "10.0.0.4"
+    other = AddressBook(tmp_path / "book", urls=(NAME,), look_up=knows_nothing, proxy=Proxy("other.test", 3128))
+    assert (other.targets(), other.proxies()) == ((), ())
+
+
+async def test_behind_a_proxy_the_signed_addresses_come_after_the_names(tmp_path):
+    """A proxy may insist on names; the addresses help where it does not know them."""
+    book = AddressBook(tmp_path / "book", urls=(NAME,), look_up=finds("10.0.0.3"), proxy=PROXY)
+    await book.refresh()
+    await book.learn(AddressesBody(urls=(NAME,), peers=(peer("192.0.2.9"),)))
+    assert [one.url("") for one in book.targets()] == [NAME, "https://192.0.2.9:8444"]
+    assert {one.host for one in book.targets()} == {"stanch.test"}
+    assert book.peers() == ()
+
+
+async def test_what_was_found_behind_a_proxy_serves_without_it(tmp_path):
+    """Taking the proxy away, or putting one there, forgets nothing."""
+    direct = AddressBook(tmp_path / "book", urls=(NAME,), look_up=finds("192.0.2.1"))
+    await direct.refresh()
+    direct.prefer(direct.targets()[0])
+    proxied = AddressBook(tmp_path / "book", urls=(NAME,), look_up=finds("10.0.0.3"), proxy=PROXY)
+    await proxied.refresh()
+    proxied.prefer(proxied.targets()[0])
+    again = AddressBook(tmp_path / "book", urls=(NAME,), look_up=knows_nothing)
+    assert addresses(again) == ["192.0.2.1"]
+    assert again.peers() == (peer("192.0.2.1"),)
+
+
+def test_a_damaged_address_of_the_proxy_is_forgotten(tmp_path):
+    """As everything damaged in that file is."""
+    (tmp_path / "book").write_text('{"urls": ["https://10.0.0.1:1"], "proxies": [["proxy.test", 3128, "x"]]}')
+    assert AddressBook(tmp_path / "book", urls=(NAME,), proxy=PROXY).proxies() == ()

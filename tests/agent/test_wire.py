@@ -22,9 +22,10 @@ from stanch.agent.wire import load_identity, supervisor_pid
 from stanch.core.envelope import AddressesBody, Body, Envelope, OrderBody, sign
 from stanch.core.errors import NotFound, VerificationFailed
 from stanch.core.frames import Deliver, Hello, Notice, Report
-from stanch.core.host import Peer
+from stanch.core.network import Peer
 from stanch.core.task import State
 from tests.fakes.gateway import ENDPOINT, FakeGateway, gateway
+from tests.fakes.proxy import connect_proxy
 from tests.fakes.waiting import eventually
 
 NUMBERS = count(1)
@@ -95,6 +96,22 @@ async def test_a_file_arrives_as_evidence(server, settings, tmp_path):
     (report,) = final(server, "tsk_get_file")
     assert report.state is State.DONE, report.error
     assert (report.result["evidence"]["size"], server.parts[0]) == (8000, b"harmless" * 1000)
+
+
+async def test_everything_goes_through_the_configured_proxy(server, settings, tmp_path):
+    """Link and evidence of an agent whose owner names a proxy in its configuration; the proxy reads nothing of it."""
+    (tmp_path / "dropper").write_bytes(b"harmless" * 1000)
+    async with connect_proxy() as proxy:
+        settings.config.write_text(f'[link]\nproxy = "{proxy.url}"\n')
+        async with running(settings):
+            await server.until(lambda: server.hellos == 1)
+            await server.say(order(server, "get_file", path=str(tmp_path / "dropper")))
+            await server.until(lambda: bool(final(server, "tsk_get_file")))
+    (report,) = final(server, "tsk_get_file")
+    assert report.state is State.DONE, report.error
+    assert len(proxy.asked) == 2
+    assert len(proxy.seen) > 2000
+    assert b"harmless" not in proxy.seen
 
 
 async def test_hello_tells_the_actions_and_what_the_machine_can_do(server, settings):

@@ -4,6 +4,8 @@ import pytest
 
 from stanch.actions import load
 from stanch.core.host import Effect
+from stanch.core.isolation import IsolationStatus, Tampering
+from stanch.core.network import IsolationState
 from stanch.core.types import hours, show_instant
 from tests.client.stub import NOW, an_endpoint
 
@@ -52,6 +54,29 @@ def test_what_is_in_force_is_listed(run, signed_in):
     assert f"isolation until {show_instant(until)}, other" in run("endpoints").out
 
 
+def isolated(number=1, **more):
+    """An endpoint that tells of its isolation."""
+    told = IsolationStatus(state=IsolationState.PARTIAL, since=NOW, by="alice", origin="cli", why="beacon", **more)
+    return an_endpoint(number).model_copy(update={"isolation": told})
+
+
+def test_the_list_shows_who_is_cut_off(run, signed_in):
+    """Beside whether its link is up; one that is not isolated is just online."""
+    signed_in.endpoints = [isolated(), an_endpoint(2)]
+    assert "online, partial" in run("endpoints").out
+    assert "web-02" in run("endpoints").out
+
+
+def test_an_endpoint_shows_its_isolation(run, signed_in):
+    """Since when, by whom, why, what is not covered, what was tampered with."""
+    seen = Tampering(at=NOW, what="table deleted", who="\x1b[2Jroot, nft", repaired=True)
+    signed_in.endpoints = [isolated(not_covered=("eth9: no chain.",), tampered=seen)]
+    out = run("endpoint", "show", "web-01").out
+    for text in ("partial", "alice (cli)", "beacon", "eth9: no chain.", "table deleted", "root, nft"):
+        assert text in out
+    assert "\x1b" not in out
+
+
 def test_one_endpoint(run, signed_in):
     """A person sees machine, network and abilities."""
     ended = run("endpoint", "show", "web-01")
@@ -97,3 +122,11 @@ def test_actions_of_the_server(run, signed_in):
     ended = run("actions")
     assert signed_in.asked("GET /actions")
     assert all(one.command in ended.out for one in load().values())
+
+
+def test_groups_of_endpoints(run, signed_in):
+    """They are shown, and narrow the list."""
+    signed_in.endpoints = [an_endpoint(1).model_copy(update={"groups": ("web", "all")}), an_endpoint(2)]
+    assert "web, all" in run("endpoint", "show", "web-01").out
+    assert [one["hostname"] for one in run("endpoints", "--group", "web", "--json").json] == ["web-01"]
+    assert "lists all" in run("endpoints", "--group", "db").out

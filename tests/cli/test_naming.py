@@ -2,7 +2,7 @@
 
 import socket
 
-from stanch.cli.naming import endpoint_names
+from stanch.cli.naming import endpoint_names, group_names
 from stanch.client.session import load, save
 from tests.client.stub import an_endpoint
 
@@ -25,3 +25,10 @@ def test_a_silent_server_is_not_waited_for(signed_in, place, monkeypatch):
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         save(place, load(place).model_copy(update={"url": url}))
         assert endpoint_names(None, None, "w") == []
+
+
+def test_groups_are_completed(signed_in):
+    """Names come from the server."""
+    assert [one.value for one in group_names(None, None, "w")] == ["web"]
+    signed_in.groups = []
+    assert group_names(None, None, "") == []

@@ -22,7 +22,7 @@ def test_what_is_typed_is_what_is_sent(run, signed_in):
             "reason": "why",
             "case": "C-1",
             "valid_for": "1h",
-            "params": {"allow": ["10.0.0.0/8", "2001:db8::1/128"], "duration": "1h30m"},
+            "params": {"allow": ["10.0.0.0/8", "2001:db8::1"], "duration": "1h30m"},
         }
     ]
     assert signed_in.headers[-1]["x-stanch-origin"] == "cli"
@@ -157,3 +157,15 @@ def test_destructive_actions_ask_even_for_one(run, signed_in, terminal, monkeypa
     terminal("n")
     assert run("do-everything", "web-01", "--pid", "1").code == 10
     assert not json.dumps(signed_in.requests).count("do_everything")
+
+
+def test_an_order_is_addressed_to_a_group(run, signed_in, terminal, monkeypatch):
+    """It is sent, and a person is asked when many endpoints belong to it."""
+    signed_in.endpoints = [an_endpoint(n).model_copy(update={"groups": ("web",)}) for n in range(1, MANY + 2)]
+    assert run("isolate", "--group", "web", "--yes").code == 0
+    assert signed_in.asked("POST /actions/isolate/orders")[0]["group"] == "web"
+    terminal("n")
+    asked: list[str] = []
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda prompt: asked.append(prompt) or "n")
+    assert run("isolate", "--group", "web").code == 10
+    assert f"on {MANY + 1} endpoints (group web)" in asked[0]

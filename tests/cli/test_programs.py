@@ -53,7 +53,10 @@ def test_enroll(run, stand_in, tmp_path, by_file):
     token = ("--token-file", "token") if by_file else ("--token", "tok")
     ended = run("agent", "enroll", "--server", "https://s:8444", *token, "--ca-pin", "ab", "--state", "st", "--json")
     assert ended.json["endpoint"] == "ept_7"
-    assert got == {"server": "https://s:8444", "token": "tok", "ca_pin": "ab", "state": Path("st"), "again": False}
+    told = {"server": "https://s:8444", "token": "tok", "ca_pin": "ab", "state": Path("st"), "again": False}
+    assert got == {**told, "proxy": None}
+    run("agent", "enroll", "--server", "https://s", *token, "--ca-pin", "ab", "--proxy", "http://u:secret@h:1")
+    assert got["proxy"] == "http://u:secret@h:1"
 
 
 @pytest.mark.parametrize("token", [(), ("--token", "a", "--token-file", "-")])

@@ -6,11 +6,12 @@ import hashlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from cryptography import x509
@@ -19,11 +20,29 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
 
 from stanch.actions import load
-from stanch.core.errors import NotAuthenticated, NotFound, StanchError
+from stanch.core.detections import DETECTIONS
+from stanch.core.errors import Conflict, NotAuthenticated, NotFound, StanchError
 from stanch.core.frames import Interface, Inventory
-from stanch.core.rest import AuditEntryView, AuditVerified, EndpointView, EvidenceView, OrderView, TaskEvent, TaskView
+from stanch.core.rest import (
+    AuditEntryView,
+    AuditVerified,
+    DetectionView,
+    EffectivePolicy,
+    EndpointView,
+    EvidenceView,
+    GroupView,
+    OrderView,
+    PolicyChange,
+    PolicyView,
+    ReleaseCodeEntry,
+    ReleaseCodes,
+    TaskEvent,
+    TaskView,
+)
+from stanch.core.settings import GroupSettings
 from stanch.core.task import State
 from stanch.derive.openapi import action_view, order_body
 
@@ -66,6 +85,28 @@ def an_audit_entry(number: int, *, who: str = "alice") -> AuditEntryView:
     )
 
 
+def a_detection(number: int, *, kind: str = "isolation-tampered", **detail: Any) -> DetectionView:
+    """A detection on web-01."""
+    about = DETECTIONS[kind]
+    return DetectionView(
+        id=number,
+        endpoint="end_1",
+        hostname="web-01",
+        kind=kind,
+        title=about.title,
+        severity=about.severity,
+        detail=detail,
+        at=NOW,
+        received=NOW,
+    )
+
+
+def a_group(name: str, *labels: str, sections: tuple[str, ...] = ()) -> GroupView:
+    """A group of two endpoints."""
+    rank = 1000 if labels else 1_000_000
+    return GroupView(name=name, labels=labels, rank=rank, description="Why", endpoints=2, sections=sections)
+
+
 @dataclass
 class Stub:
     """What the server has, and what it was asked."""
@@ -74,7 +115,13 @@ class Stub:
     orders: dict[str, OrderView] = field(default_factory=dict)
     evidence: dict[str, tuple[EvidenceView, bytes]] = field(default_factory=dict)
     audit: list[AuditEntryView] = field(default_factory=list)
+    detections: list[DetectionView] = field(default_factory=list)
     """Newest first."""
+    groups: list[GroupView] = field(default_factory=lambda: [a_group("web", "role=web"), a_group("all")])
+    policies: dict[str, PolicyView] = field(default_factory=dict)
+    """By group; empty ones are made when they are asked for."""
+    release_codes: list[ReleaseCodeEntry] = field(default_factory=list)
+    """Of every endpoint."""
     ends: dict[str, dict] = field(default_factory=dict)
     """Host name to the final fields of its task; done without a result otherwise."""
     errors: dict[str, StanchError] = field(default_factory=dict)
@@ -125,6 +172,7 @@ class Stub:
         key = f"ord_{len(self.orders) + 1}"
         wanted = [one for one in self.endpoints if one.hostname in checked.endpoints or one.id in checked.endpoints]
         wanted += [one for one in self.endpoints if checked.labels and set(checked.labels) <= set(one.labels)]
+        wanted += [one for one in self.endpoints if checked.group in one.groups and not checked.endpoints]
         tasks = tuple(
             TaskView(
                 id=f"tsk_{key}_{n}",
@@ -178,7 +226,7 @@ def _app(stub: Stub) -> FastAPI:
     async def on_error(_request: Request, error: StanchError) -> JSONResponse:
         return JSONResponse({"error": error.body().model_dump()}, status_code=error.http_status)
 
-    @app.api_route("/api/v1/{path:path}", methods=["GET", "POST", "PATCH", "DELETE"])
+    @app.api_route("/api/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def answer(path: str, request: Request) -> Response:
         what, data = f"{request.method} /{path}", await request.body()
         stub.requests.append((what, json.loads(data) if data else dict(request.query_params)))
@@ -232,9 +280,16 @@ def _token() -> dict:
     return {"id": "etk_1", "uses_left": 1, "expires": NOW.isoformat(), "labels": ["env=prod"], "created_by": "alice"}
 
 
+def _addresses(body: dict) -> Response:
+    urls = body.get("urls", [])
+    return JSONResponse({"configured": ["https://a.test:8444"], "announced": urls, "peers": ["10.0.0.1:8444"]})
+
+
 def _matching(stub: Stub, request: Request) -> list[EndpointView]:
     text, labels = request.query_params.get("search", ""), set(request.query_params.getlist("label"))
-    return [one for one in stub.endpoints if text in one.model_dump_json() and labels <= set(one.labels)]
+    group = request.query_params.get("group")
+    of_group = [one for one in stub.endpoints if group is None or group in one.groups]
+    return [one for one in of_group if text in one.model_dump_json() and labels <= set(one.labels)]
 
 
 def _endpoints(stub: Stub, rest: list[str], request: Request, body: dict) -> Response:
@@ -242,10 +297,63 @@ def _endpoints(stub: Stub, rest: list[str], request: Request, body: dict) -> Res
         return _listed(stub, request, _matching(stub, request))
     key, *rest = rest
     found = _found(stub.endpoints, key)
+    if rest == ["release-codes"]:
+        return _dumped(ReleaseCodes(endpoint=found.id, hostname=found.hostname, codes=tuple(stub.release_codes)))
+    if rest == ["policy"]:
+        return _dumped(_effective(stub, found))
     if rest == ["labels"]:
         kept = [one for one in found.labels if one.split("=")[0] not in body.get("remove", ())]
         found = found.model_copy(update={"labels": (*kept, *body.get("add", ()))})
     return _dumped(found.model_copy(update={"revoked": rest == ["revoke"]}))
+
+
+def _effective(stub: Stub, found: EndpointView) -> EffectivePolicy:
+    """As if the first of its groups decided everything."""
+    settings = _policy(stub, found.groups[0]).settings if found.groups else GroupSettings()
+    decided = {name: found.groups[0] for name, one in settings if one is not None}
+    return EffectivePolicy(
+        endpoint=found.id, hostname=found.hostname, groups=found.groups, settings=settings, decided_by=decided
+    )
+
+
+def _groups(stub: Stub, rest: list[str], request: Request, body: dict) -> Response:
+    if not rest:
+        return _make_group(stub, body) if request.method == "POST" else _plain_list(stub.groups)
+    found = next((one for one in stub.groups if one.name == rest[0]), None)
+    if found is None:
+        raise NotFound("There is no such group", got=rest[0])
+    if rest[1:] == ["policy"]:
+        return _dumped(_change_policy(stub, found.name, body) if request.method == "PUT" else _policy(stub, found.name))
+    if request.method == "DELETE":
+        stub.groups.remove(found)
+        return Response(status_code=204)
+    return _dumped(GroupView.model_validate({**found.model_dump(), **body}))
+
+
+def _make_group(stub: Stub, body: dict) -> Response:
+    defaults = {"rank": 1000, "description": "", "endpoints": 0, "sections": ()}
+    made = GroupView.model_validate({**defaults, **body})
+    stub.groups.append(made)
+    return _dumped(made, 201)
+
+
+def _plain_list(some: Sequence[BaseModel]) -> Response:
+    return JSONResponse([one.model_dump(mode="json") for one in some])
+
+
+def _policy(stub: Stub, group: str) -> PolicyView:
+    return stub.policies.setdefault(group, PolicyView(group=group, version=0, settings=GroupSettings()))
+
+
+def _change_policy(stub: Stub, group: str, body: dict) -> PolicyView:
+    """As the server does, with its check of what the change is based on."""
+    wanted, before = PolicyChange.model_validate(body), _policy(stub, group)
+    if wanted.based_on not in {None, before.version}:
+        raise Conflict("Somebody else has changed the policy meanwhile")
+    settings = GroupSettings.model_validate(wanted.settings.model_dump())
+    changed = {"version": before.version + 1, "settings": settings, "changed": NOW, "changed_by": "alice"}
+    stub.policies[group] = before.model_copy(update=changed)
+    return stub.policies[group]
 
 
 def _order(stub: Stub, key: str, rest: list[str]) -> Response:
@@ -274,14 +382,26 @@ def _events(stub: Stub, key: str) -> Response:
     return StreamingResponse(lines(), media_type="text/event-stream")
 
 
+def _detections(stub: Stub, request: Request) -> Response:
+    kind = request.query_params.get("kind", "")
+    found = [one for one in stub.detections if kind in {"", one.kind}]
+    return _numbered(stub, request, found, [one.id for one in found])
+
+
 def _audit(stub: Stub, rest: list[str], request: Request) -> Response:
     if rest == ["verify"]:
         newest = stub.audit[0].hash if stub.audit else "0" * 64
         return _dumped(AuditVerified(entries=len(stub.audit), newest=newest))
-    older = [one for one in stub.audit if one.n < int(request.query_params.get("after", 2**63))]
+    return _numbered(stub, request, stub.audit, [one.n for one in stub.audit])
+
+
+def _numbered(stub: Stub, request: Request, found: Sequence[BaseModel], numbers: Sequence[int]) -> Response:
+    """A page of what has falling numbers."""
+    before = int(request.query_params.get("after", 2**63))
+    older = [(number, one) for number, one in zip(numbers, found, strict=True) if number < before]
     items = older[: stub.page]
-    following = str(items[-1].n) if len(older) > stub.page else None
-    return JSONResponse({"items": [one.model_dump(mode="json") for one in items], "next": following})
+    following = str(items[-1][0]) if len(older) > stub.page else None
+    return JSONResponse({"items": [one.model_dump(mode="json") for _, one in items], "next": following})
 
 
 def _evidence(stub: Stub, rest: list[str], request: Request) -> Response:
@@ -345,12 +465,15 @@ _ROUTES = {
     "GET actions": lambda *_: JSONResponse([action_view(one).model_dump(mode="json") for one in load().values()]),
     "POST actions": lambda stub, rest, _request, body: _dumped(stub.order(rest[0], body), 201),
     "endpoints": _endpoints,
+    "groups": _groups,
     "orders": lambda stub, rest, request, _body: _orders(stub, rest, request),
     "tasks": lambda stub, rest, *_: _task(stub, rest[0]),
     "events": lambda stub, _rest, request, _body: _events(stub, request.query_params["order"]),
     "GET tokens": lambda *_: JSONResponse([_token()]),
     "POST tokens": lambda stub, *_: _create_token(stub),
     "DELETE tokens": lambda *_: Response(status_code=204),
+    "server": lambda _stub, _rest, _request, body: _addresses(body),
+    "detections": lambda stub, _rest, request, _body: _detections(stub, request),
     "audit": lambda stub, rest, request, _body: _audit(stub, rest, request),
     "evidence": lambda stub, rest, request, _body: _evidence(stub, rest, request),
 }

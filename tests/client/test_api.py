@@ -4,11 +4,21 @@ import pytest
 
 from stanch.client.api import Client
 from stanch.core.errors import (
+    Conflict,
     NotAuthenticated,
     NotFound,
     VerificationFailed,
 )
-from stanch.core.rest import LabelChange, OrderCommon, TokenCreate
+from stanch.core.rest import (
+    GroupChange,
+    GroupCreate,
+    LabelChange,
+    OrderCommon,
+    PolicyChange,
+    ServerAddresses,
+    TokenCreate,
+)
+from stanch.core.settings import NewSettings
 from stanch.core.task import State
 from tests.client.stub import PASSWORD, TOKEN, an_audit_entry, an_endpoint
 
@@ -75,6 +85,8 @@ def test_orders_tasks_tokens_evidence(client, stub):
     assert client.tokens()[0].id == "etk_1"
     assert client.create_token(TokenCreate(uses=2)).token == "tok_secret"
     client.revoke_token("etk_1")
+    assert client.addresses().configured == ("https://a.test:8444",)
+    assert client.announce(ServerAddresses(urls=("https://b.test:1",))).announced == ("https://b.test:1",)
     client.revoke("web-01")
     client.logout()
     stub.add_evidence("evi_1", "/tmp/x", b"x")
@@ -107,3 +119,32 @@ def test_any_other_name_stays_one_part_of_the_path(client, stub, key):
     with pytest.raises(NotFound):
         client.order(key)
     assert len(stub.requests) == 1
+
+
+def test_groups_from_their_making_to_their_end(client, stub):
+    """What is asked for arrives, and what comes back is typed."""
+    made = client.create_group(GroupCreate(name="db", labels=("role=db",)))
+    assert made in client.groups()
+    assert client.change_group("db", GroupChange(rank=5)).rank == 5
+    assert stub.asked("PATCH /groups/db") == [{"rank": 5}]
+    client.delete_group("db")
+    with pytest.raises(NotFound):
+        client.group("db")
+
+
+def test_a_policy_is_read_and_replaced(client, stub):
+    """With the version that the change is based on; a section that is not named is not sent."""
+    assert client.policy("web").version == 0
+    settings = NewSettings.model_validate({"isolation": {"duration": None}})
+    saved = client.change_policy("web", PolicyChange(settings=settings, based_on=0))
+    assert (saved.version, saved.settings.isolation.duration) == (1, None)
+    assert stub.asked("PUT /groups/web/policy") == [{"settings": {"isolation": {"duration": None}}, "based_on": 0}]
+    with pytest.raises(Conflict):
+        client.change_policy("web", PolicyChange(settings=NewSettings(), based_on=0))
+
+
+def test_what_an_endpoint_follows(client, stub):
+    """Its groups narrow the list of endpoints too."""
+    stub.endpoints = [an_endpoint(1).model_copy(update={"groups": ("web", "all")}), an_endpoint(2)]
+    assert client.effective_policy("web-01").groups == ("web", "all")
+    assert [one.id for one in client.endpoints(group="web")] == ["ept_1"]

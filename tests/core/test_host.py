@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from stanch.core.host import Effect, Peer, Process, ProcessId
+from stanch.core.host import Effect, Process, ProcessId
+from stanch.core.network import Peer
 
 
 def test_a_process_is_named_by_pid_and_start() -> None:

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stanch.actions import load
+from stanch.core.action import Params
 from stanch.core.errors import Invalid
+from stanch.core.exclusion import Exclusion
 from stanch.core.types import EndpointPath, parse_network
 from stanch.derive.commands import OptionSpec, command_of, options_of, raw_params, undo_sentence
 from tests.derive.synthetic import Colour, Everything, Rule, do_everything, do_nothing
@@ -64,6 +66,40 @@ def test_none_is_offered_where_it_means_null():
     """Text that is missing by default keeps the word `none` for itself."""
     nullable = {one.name for one in OPTIONS.values() if one.nullable}
     assert nullable == {"title", "ratio", "maybe", "level", "lasts", "at", "networks", "path"}
+
+
+class Defaulted(Params):
+    """A list that is not empty by default."""
+
+    colours: tuple[Colour, ...] = (Colour.RED,)
+    """Some."""
+    others: tuple[Colour, ...] = ()
+    """None unless given."""
+
+
+def test_none_empties_a_list_that_has_a_default():
+    """Else nobody could type that it is to be empty; where it is empty anyway, `none` is no word."""
+    colours, others = options_of(Defaulted)
+    assert (colours.nullable, others.nullable) == (True, False)
+    for typed, raw in ((("none",), []), (("blue", "red"), ["blue", "red"]), (("none", "red"), ["none", "red"])):
+        assert raw_params((colours,), {"colours": typed}) == {"colours": raw}
+    assert raw_params((colours,), {"colours": ()}) == {}
+
+
+def test_an_exclusion_describes_itself():
+    """The type of isolation's exclusions comes with its own name and example, and may be given several times."""
+
+    class Cut(Params):
+        """What stays open."""
+
+        allow: tuple[Exclusion, ...] = ()
+        """Exclusions."""
+
+    (allow,) = options_of(Cut)
+    assert (allow.kind, allow.multiple, allow.nullable) == ("exclusion", True, False)
+    assert Cut(allow=raw_params((allow,), {"allow": (allow.example,)})["allow"]).allow == (
+        Exclusion.parse("out tcp 192.0.2.7 remote 443"),
+    )
 
 
 def test_a_boolean_is_a_switch_unless_it_may_be_null():

@@ -63,6 +63,12 @@ def jwk(key: OKPKey) -> dict[str, str]:
 KEY = new_key("k1")
 
 
+def order_of(task: str, action: str = "isolate", **more: Any) -> OrderBody:
+    """The order of a task, as its effects remember it."""
+    body: dict[str, Any] = {"params": {}, "action_version": 1, "origin": "api", "requested_by": "alice"} | more
+    return OrderBody(task=task, action=action, **{"order": "ord_1", **body})
+
+
 @dataclass
 class FakeSigner:
     """The server, as far as it signs envelopes."""
@@ -74,9 +80,7 @@ class FakeSigner:
 
     def order(self, task: str, action: str, *, valid_for: float | None = 3600, ago: float = 0, **more: Any) -> str:
         """An order, signed `ago` seconds ago."""
-        body: dict[str, Any] = {"params": {}, "action_version": 1, "origin": "api", "requested_by": "alice"} | more
-        order = OrderBody(task=task, order="ord_1", action=action, **body)
-        return self.sign(order, valid_for=valid_for, ago=ago)
+        return self.sign(order_of(task, action, **more), valid_for=valid_for, ago=ago)
 
     def cancel(self, task: str) -> str:
         """The cancel of a task."""
@@ -303,7 +307,11 @@ class Machine:
         one = self.endpoint
         return Host(
             task=context.task,
+            origin=context.order.origin,
+            settings=one.settings,
             firewall=one.firewall,
+            names=one.names,
+            users=one.users,
             processes=one.processes,
             files=one.files,
             evidence=one.evidence,

@@ -10,25 +10,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from stanch.core.errors import TargetGone
-from stanch.core.host import (
-    Effect,
-    FileInfo,
-    Host,
-    IsolationRules,
-    IsolationState,
-    KernelIsolation,
-    Peer,
-    Process,
-    ProcessId,
-    Record,
-    Socket,
-    Source,
-)
-from stanch.core.types import EndpointPath, EvidenceRef
+from stanch.core.exclusion import Exclusion, Opening, Profile, fixed_networks, openings
+from stanch.core.host import Effect, FileInfo, Host, Process, ProcessId, Record, Source
+from stanch.core.network import Block, IsolationRules, IsolationState, KernelIsolation, Peer, Resolved, Socket
+from stanch.core.settings import GroupSettings
+from stanch.core.types import AnyAddress, EndpointPath, EvidenceRef
 
 SERVER = Peer(address=ip_address("192.0.2.1"), port=8443)
 
@@ -80,20 +70,22 @@ def socket_to(remote: str, *, protocol: str = "tcp") -> Socket:
 
 
 def allows(rules: IsolationRules, socket: Socket) -> bool:
-    """May this socket stay under the rules?"""
+    """May this socket stay under the rules? (Of an opening only its network and its remote ports count here.)"""
     host, _, port = socket.remote.rpartition(":")
     address = ip_address(host.strip("[]"))
-    if address.is_loopback or any(address in ip_network(str(one)) for one in rules.allow):
+    if address.is_loopback or any(_opens(one, address, int(port)) for one in rules.allow):
         return True
-    return any(address == one.address and int(port) == one.port for one in rules.servers)
+    return any(address == one.address and int(port) == one.port for one in (*rules.servers, *rules.proxies))
+
+
+def _opens(one: Opening, address: AnyAddress, port: int) -> bool:
+    return address in one.network and (one.remote is None or one.remote.first <= port <= one.remote.last)
 
 
 def as_the_kernel_tells(rules: IsolationRules) -> IsolationRules:
-    """Its sets have no order and no duplicates, and networks that meet are one."""
-    four = collapse_addresses(one for one in rules.allow if isinstance(one, IPv4Network))
-    six = collapse_addresses(one for one in rules.allow if isinstance(one, IPv6Network))
+    """Its sets have no order and no duplicates."""
     servers = sorted(set(rules.servers), key=lambda one: (one.address.version, int(one.address), one.port))
-    return IsolationRules(servers=tuple(servers), allow=(*four, *six))
+    return replace(rules, servers=tuple(servers), allow=tuple(sorted(set(rules.allow), key=repr)))
 
 
 @dataclass
@@ -106,11 +98,19 @@ class FakeFirewall:
     rules: IsolationRules | None = None
     until: datetime | None = None
     partial: bool = False
+    """Can this machine not do all of it?"""
+    damaged: bool = False
+    """Has somebody else taken a part of it away?"""
+    addresses: set[AnyAddress] = field(default_factory=lambda: {ip_address("10.0.0.5"), ip_address("127.0.0.1")})
+    blocked: tuple[tuple[Block, datetime | None], ...] = ()
+    """Blocks in force, each with its end."""
     not_covered: tuple[str, ...] = ()
     fails: Exception | None = None
     """What `isolate` raises instead of changing anything."""
     undying: list[Socket] = field(default_factory=list)
     """Sockets that the kernel will not destroy."""
+    exempt: tuple[Peer, ...] = ()
+    """What blocks never stop."""
     born: list[Socket] = field(default_factory=list)
     """Sockets that appear one by one, each while the earlier ones are being destroyed."""
 
@@ -118,7 +118,7 @@ class FakeFirewall:
         self.life.step("firewall.isolate")
         if self.fails is not None:
             raise self.fails
-        self.rules, self.partial = as_the_kernel_tells(rules), False
+        self.rules, self.damaged = as_the_kernel_tells(rules), False
         self.until = None if lift_after is None else self.clock.now() + lift_after
 
     async def lift(self) -> bool:
@@ -141,8 +141,42 @@ class FakeFirewall:
             state=IsolationState.PARTIAL if self.partial else IsolationState.ISOLATED,
             rules=self.rules,
             remaining=None if self.until is None else self.until - self.clock.now(),
+            damaged=self.damaged,
             not_covered=self.not_covered,
         )
+
+    def is_in_force(self, now: KernelIsolation, rules: IsolationRules) -> bool:
+        return now.rules is not None and not now.damaged and now.rules == as_the_kernel_tells(rules)
+
+    async def block(self, blocks: Sequence[Block], *, servers: Sequence[Peer]) -> None:
+        self.life.step("firewall.block")
+        if self.fails is not None:
+            raise self.fails
+        now = self.clock.now()
+        self.blocked = tuple((one, None if one.remaining is None else now + one.remaining) for one in blocks)
+        self.exempt = tuple(servers)
+
+    async def blocks(self) -> tuple[Block, ...]:
+        now = self.clock.now()
+        return tuple(
+            replace(one, remaining=None if end is None else end - now)
+            for one, end in self.blocked
+            if end is None or now < end
+        )
+
+    async def destroy_blocked(self, block: Block) -> int:
+        self.life.step("firewall.destroy_blocked")
+        doomed = [one for one in self.sockets if self._is_blocked(one, block)]
+        self.sockets = [one for one in self.sockets if one not in doomed]
+        return len(doomed)
+
+    def _is_blocked(self, socket: Socket, block: Block) -> bool:
+        host, _, port = socket.remote.rpartition(":")
+        address = ip_address(host.strip("[]"))
+        return address in block.network and (address, int(port)) not in {(one.address, one.port) for one in self.exempt}
+
+    async def own_addresses(self) -> frozenset[AnyAddress]:
+        return frozenset(self.addresses)
 
     async def forbidden_sockets(self, rules: IsolationRules) -> tuple[Socket, ...]:
         return tuple(one for one in self.sockets if not allows(rules, one))
@@ -157,11 +191,51 @@ class FakeFirewall:
 
 
 @dataclass
+class FakeNames:
+    """Names that mean what `hosts`, `users` and `units` say."""
+
+    hosts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    users: dict[str, int] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    resolvers: tuple[AnyAddress, ...] = ()
+
+    async def resolve(self, exclusions: Sequence[Exclusion], profiles: Sequence[Profile]) -> Resolved:
+        opened: list[Opening] = []
+        not_open: list[str] = []
+        for one in exclusions:
+            networks = fixed_networks(one)
+            if networks is None:
+                networks = tuple(ip_network(found) for found in self.hosts.get(str(one.peer), ()))
+            uid, cgroup = self.users.get(one.user or ""), self.units.get(one.unit or "")
+            if not networks or (one.user and uid is None) or (one.unit and cgroup is None):
+                not_open.append(f"{one}: nothing is known of it here.")
+            else:
+                opened += openings(one, networks, uid=uid, cgroup=cgroup)
+        return Resolved(openings=tuple(opened), resolvers=self.resolvers, not_open=tuple(not_open))
+
+
+@dataclass
+class FakeUsers:
+    """People on terminals."""
+
+    life: Life = field(default_factory=Life)
+    logged_in: int = 0
+    told: list[str] = field(default_factory=list)
+
+    async def tell(self, text: str) -> int:
+        self.life.step("users.tell")
+        self.told.append(text)
+        return self.logged_in
+
+
+@dataclass
 class FakeServer:
     """The server as an action sees it."""
 
     life: Life = field(default_factory=Life)
     known: tuple[Peer, ...] = (SERVER,)
+    through: tuple[Peer, ...] = ()
+    """Proxies."""
     answers: bool = True
     """Does it answer under the rules?"""
     hangs: bool = False
@@ -172,6 +246,9 @@ class FakeServer:
 
     def peers(self) -> tuple[Peer, ...]:
         return self.known
+
+    def proxies(self) -> tuple[Peer, ...]:
+        return self.through
 
     async def confirm(self, *, within: timedelta) -> bool:
         self.life.step("server.confirm")
@@ -379,7 +456,14 @@ class FakeEffects:
     lasts: dict[str, timedelta | None] = field(default_factory=dict)
 
     async def hold(
-        self, name: str, *, lift_action: str, lift_params: Record, detail: Record, lasts: timedelta | None
+        self,
+        name: str,
+        *,
+        lift_action: str,
+        lift_params: Record,
+        detail: Record,
+        private: Record | None = None,
+        lasts: timedelta | None,
     ) -> Effect:
         self.life.step("effects.hold")
         now, before = self.clock.now(), self.held.get(name)
@@ -392,19 +476,38 @@ class FakeEffects:
             lift_action=lift_action,
             lift_params=lift_params,
             detail=detail,
+            private=private or {},
         )
         if before is not None and goes_on and self._is_said_again(before, effect, lasts):
+            self.held[name] = before.model_copy(update={"private": effect.private})
             return before
         self.held[name], self.lasts[name] = effect, lasts
         return effect
 
+    async def amend(self, name: str, *, detail: Record | None = None, private: Record | None = None) -> None:
+        self.life.step("effects.amend")
+        if name in self.held:
+            one = self.held[name]
+            parts = {"detail": {**one.detail, **(detail or {})}, "private": {**one.private, **(private or {})}}
+            self.held[name] = one.model_copy(update=parts)
+
     def _is_said_again(self, before: Effect, effect: Effect, lasts: timedelta | None) -> bool:
         """A task that goes on after a crash says the same once more: it lasts no longer for that."""
-        return self.lasts.get(before.name) == lasts and before == effect.model_copy(update={"until": before.until})
+        may_differ = {"until": before.until, "private": before.private}
+        return self.lasts.get(before.name) == lasts and before == effect.model_copy(update=may_differ)
 
     async def drop(self, name: str) -> None:
         self.life.step("effects.drop")
         self.held.pop(name, None)
+
+    def all(self) -> tuple[Effect, ...]:
+        return tuple(self.held.values())
+
+    def remaining(self, name: str) -> timedelta | None:
+        one = self.held.get(name)
+        if one is None or one.until is None:
+            return None
+        return max(timedelta(0), one.until - self.clock.now())
 
     def current(self, name: str) -> Effect | None:
         return self.held.get(name)
@@ -427,8 +530,12 @@ class FakeEndpoint:
     life: Life = field(default_factory=Life)
     clock: FakeClock = field(default_factory=FakeClock)
     task: str = "tsk_1"
+    origin: str = "cli"
+    settings: GroupSettings = field(default_factory=GroupSettings)
 
     def __post_init__(self) -> None:
+        self.names = FakeNames()
+        self.users = FakeUsers(life=self.life)
         self.firewall = FakeFirewall(life=self.life, clock=self.clock)
         self.processes = FakeProcesses(life=self.life)
         self.files = FakeFiles()
@@ -443,6 +550,10 @@ class FakeEndpoint:
         """What an action is handed."""
         return Host(
             task=self.task,
+            origin=self.origin,
+            settings=self.settings,
+            names=self.names,
+            users=self.users,
             firewall=self.firewall,
             processes=self.processes,
             files=self.files,

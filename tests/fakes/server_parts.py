@@ -11,7 +11,10 @@ from stanch.core.policy import Origin, Principal, Role
 from stanch.server.bus.in_process import Bus
 from stanch.server.dispatch import Dispatcher
 from stanch.server.fleet import Fleet
+from stanch.server.group_desk import GroupDesk
 from stanch.server.orders import Orders
+from stanch.server.policies import Policies
+from stanch.server.release_codes import CodeBook, CodeDesk
 from stanch.server.signer import Signer
 from stanch.server.store.counters import Counter
 from stanch.server.store.database import Database
@@ -43,13 +46,24 @@ class Parts:
         key = OKPKey.generate_key("Ed25519", {"kid": "test"})
         self.key = key
         self.signer = Signer(key, Counter(database, "envelope"), self.clock)
+        self.codes = CodeBook(bytes(range(32)))
         self.dispatcher = Dispatcher(
-            registry=self.registry, database=database, signer=self.signer, bus=self.bus, now=self.clock
+            registry=self.registry,
+            database=database,
+            signer=self.signer,
+            codes=self.codes,
+            bus=self.bus,
+            now=self.clock,
         )
         self.orders = Orders(
             registry=self.registry, database=database, bus=self.bus, now=self.clock, delivery=self.dispatcher
         )
         self.fleet = Fleet(database, self.clock)
+        self.code_desk = CodeDesk(
+            codes=self.codes, fleet=self.fleet, registry=self.registry, database=database, now=self.clock
+        )
+        self.policies = Policies(database=database, signer=self.signer, links=self.dispatcher)
+        self.groups = GroupDesk(database=database, fleet=self.fleet, listeners=self.policies, now=self.clock)
         self.tokens = Tokens(database, self.clock)
 
     async def add_endpoints(self, *names: str, labels: Sequence[str] = ()) -> list[str]:

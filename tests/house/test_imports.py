@@ -43,7 +43,7 @@ ENTRIES = frozenset(
 CORE_MAY = frozenset(
     {
         *("abc", "base64", "collections", "contextlib", "dataclasses", "datetime", "enum", "functools", "hashlib"),
-        *("inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "string", "types", "typing"),
+        *("hmac", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "string", "types", "typing"),
         *("joserfc", "pydantic", "pydantic_core"),
     }
 )

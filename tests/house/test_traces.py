@@ -89,7 +89,7 @@ def test_every_dependency_is_justified() -> None:
     assert not [one for group in project().values() for one in group if f"| {one} |" not in page]
 
 
-IMPORTED_AS = {"argon2-cffi": "argon2"}
+IMPORTED_AS = {"argon2-cffi": "argon2", "dnspython": "dns"}
 """Where a package's name is not its module's."""
 
 

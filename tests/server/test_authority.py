@@ -3,9 +3,12 @@
 import json
 import ssl
 import stat
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -14,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.core.errors import BadSignature, Invalid, TooLarge, Unavailable
+from stanch.core.errors import BadSignature, Conflict, Invalid, TooLarge, Unavailable
 from stanch.server.authority import Authority
 from tests.server.live import new_csr
 
@@ -38,7 +41,7 @@ def test_nobody_else_can_read_the_files(tmp_path: Path, authority: Authority) ->
     """Every file of the folder is for its owner only."""
     authority.tls(["localhost"])
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-    assert modes == dict.fromkeys(("ca.key", "ca.pem", "server.pem", "signing.jwk"), 0o600)
+    assert modes == dict.fromkeys(("ca.key", "ca.pem", "release.key", "server.pem", "signing.jwk"), 0o600)
 
 
 def test_the_pin_is_the_hash_of_the_certificate(authority: Authority) -> None:
@@ -173,3 +176,57 @@ def test_the_private_key_stays_private(tmp_path: Path, authority: Authority) -> 
     private = json.loads((tmp_path / "signing.jwk").read_bytes())
     assert "d" in private
     assert private["d"] not in json.dumps(public)
+
+
+def test_a_certificate_for_more_names_is_shown_from_then_on(tmp_path: Path, authority: Authority) -> None:
+    """Both ports take it up without a restart."""
+    tls = authority.tls(["old.test"])
+    authority.certify(tls, ["old.test", "192.0.2.7"])
+    for port in (tls.api, tls.gateway):
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.load_verify_locations(cadata=authority.pem)
+        client.verify_flags |= ssl.VERIFY_X509_STRICT
+        for name in ("old.test", "192.0.2.7"):
+            assert (_handshake(client, port, name) or {})["subjectAltName"] == (
+                ("DNS", "old.test"),
+                ("IP Address", "192.0.2.7"),
+            )
+
+
+def _handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> Mapping[str, Any] | None:
+    """What the client has seen of the server, once it believes it; in memory."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    one = client.wrap_bio(back, there, server_hostname=name)
+    other = server.wrap_bio(there, back, server_side=True)
+    for _ in range(3):
+        for end in (one, other):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return one.getpeercert()
+
+
+def test_the_release_key_is_made_once_even_later(tmp_path: Path, authority: Authority) -> None:
+    """A server from before there were release codes gets one at its next start; after that it stays."""
+    assert len(authority.release_key) == 32
+    assert Authority.open(tmp_path, clock=lambda: NOW).release_key == authority.release_key
+    (tmp_path / "release.key").unlink()
+    later = Authority.open(tmp_path, clock=lambda: NOW)
+    assert (later.pin, len(later.release_key)) == (authority.pin, 32)
+    assert repr(later.release_key) not in repr(later)
+
+
+def test_a_damaged_release_key_is_named(tmp_path: Path, authority: Authority) -> None:
+    """Codes of another key would open nothing."""
+    (tmp_path / "release.key").write_bytes(b"short")
+    with pytest.raises(Unavailable, match=r"release\.key"):
+        Authority.open(tmp_path, clock=lambda: NOW)
+
+
+def test_a_renewed_certificate_needs_a_new_key(authority: Authority) -> None:
+    """It carries the same name, and never the same key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    first = authority.issue_agent(new_csr(key)[0], "end_1")
+    with pytest.raises(Conflict, match="new key"):
+        authority.renew_agent(new_csr(key)[0], "end_1", current=first.der)
+    second = authority.renew_agent(new_csr()[0], "end_1", current=first.der)
+    assert x509.load_der_x509_certificate(second.der).public_key() != key.public_key()

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from stanch.core.errors import Conflict, Denied, Invalid, NotFound, TokenSpent, Unavailable
 from stanch.core.frames import EnrolRequest, Heartbeat, Hello, Inventory, Notice
 from stanch.core.policy import Role
-from stanch.core.rest import LabelChange, TokenCreate
+from stanch.core.rest import GroupCreate, LabelChange, TokenCreate
 from stanch.server.store import tables
 from tests.fakes.server_parts import principal
 
@@ -119,12 +119,14 @@ async def test_hello_and_heartbeats_are_seen_at_once(parts):
     view = await parts.fleet.get("end_web")
     assert (view.hostname, view.online, view.actions, view.effects) == ("web2", True, {"x": 1}, ())
     parts.clock.pass_(timedelta(seconds=30))
-    parts.fleet.heartbeat("end_web", Heartbeat(effects=(effect,)))
+    isolated = {"state": "isolated", "since": parts.clock.now, "by": "alice", "why": "beacon"}
+    parts.fleet.heartbeat("end_web", Heartbeat(effects=(effect,), isolation=isolated))
     parts.fleet.gone("end_web")
     before = await parts.fleet.get("end_web")
     await parts.fleet.flush()
     after = await parts.fleet.get("end_web")
     assert before == after
+    assert (after.isolation.state, after.isolation.by, after.isolation.why) == ("isolated", "alice", "beacon")
     assert (after.online, after.last_seen, len(after.effects)) == (False, parts.clock.now, 1)
 
 
@@ -237,3 +239,16 @@ async def test_labels_limit_who_may_label_and_revoke(parts):
     with pytest.raises(Denied):
         await parts.fleet.revoke(limited, "prod")
     assert (await parts.fleet.revoke(limited, "test")).revoked
+
+
+async def test_groups_of_endpoints_are_shown_and_searched(parts):
+    """The one that decides first comes first; labels decide who belongs where."""
+    await parts.add_endpoints("web", labels=["role=web"])
+    await parts.add_endpoints("db", labels=["role=db"])
+    await parts.groups.create(principal(), GroupCreate(name="shops", labels=("role=web",)))
+    assert (await parts.fleet.get("web")).groups == ("shops", "all")
+    found, _ = await parts.fleet.search(group="shops")
+    assert [(one.hostname, one.groups) for one in found] == [("web", ("shops", "all"))]
+    assert len((await parts.fleet.search(group="all"))[0]) == 2
+    with pytest.raises(NotFound, match="shops"):
+        await parts.fleet.search(group="shop")

@@ -16,7 +16,7 @@ from stanch.server import audit
 from stanch.server.store import tables
 from tests.fakes.server_parts import principal
 
-RELEASED = {"changed": True, "allowed": ["10.0.0.0/8"], "remaining": "2h"}
+RELEASED = {"changed": True, "allowed": ["10.0.0.0/8"], "profiles": ["dhcp"], "remaining": "2h"}
 
 
 async def order(parts, action="release", params=None, who=None, **common):

@@ -34,3 +34,18 @@ async def test_kinds_that_replace_each_other_have_versions(parts):
         token = await parts.signer.envelope("end_web", body)
         envelope = verify(token, keys=keys, endpoint="end_web", now=None, versions={})
         assert (envelope.version is not None) is versioned
+
+
+async def test_several_are_signed_together(parts):
+    """Each for its own endpoint, with a version of its own, growing in the order in which they were asked for."""
+    keys = {str(parts.key.kid): parts.key}
+    bodies = [(f"end_{n}", PolicyBody(settings={"n": {"n": n}})) for n in range(3)]
+    tokens = await parts.signer.envelopes(bodies)
+    opened = [
+        verify(token, keys=keys, endpoint=endpoint, now=None, versions={})
+        for token, (endpoint, _) in zip(tokens, bodies, strict=True)
+    ]
+    assert [one.body for one in opened] == [body for _, body in bodies]
+    versions = [one.version for one in opened]
+    assert versions == sorted(set(versions))
+    assert await parts.signer.envelopes([]) == []

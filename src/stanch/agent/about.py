@@ -1,13 +1,14 @@
 """What the agent says about itself and its machine: the first frame on a link, and heartbeats."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from stanch import __version__
 from stanch.core.action import Registry
 from stanch.core.frames import Heartbeat, Hello, Inventory
 from stanch.core.host import Effect
+from stanch.core.isolation import IsolationStatus
 
 INVENTORY_SECONDS = 600.0
 """How often heartbeats look whether the inventory has changed: it costs more than all else that an idle agent does."""
@@ -35,6 +36,7 @@ class About:
         capabilities: Callable[[], Mapping[str, str]],
         policy: Policy,
         effects: Callable[[], tuple[Effect, ...]],
+        isolation: Callable[[], Awaitable[IsolationStatus]],
         news: asyncio.Event,
         open_tasks: Callable[[], Sequence[str]],
         seconds: Callable[[], float],
@@ -44,6 +46,7 @@ class About:
         self._capabilities = capabilities
         self._policy = policy
         self._effects = effects
+        self._isolation = isolation
         self.news = news
         self._open_tasks = open_tasks
         self._seconds = seconds
@@ -63,12 +66,15 @@ class About:
             capabilities=await asyncio.to_thread(self._capabilities),
             policy_digest=self._policy.digest,
             effects=self._effects(),
+            isolation=await self._isolation(),
             open_tasks=tuple(self._open_tasks())[:MAX_OPEN_TASKS],
         )
 
     async def heartbeat(self) -> Heartbeat:
         """The effects in force, and from time to time the inventory, if it has changed."""
-        return Heartbeat(effects=self._effects(), inventory=await self._changed_inventory())
+        return Heartbeat(
+            effects=self._effects(), isolation=await self._isolation(), inventory=await self._changed_inventory()
+        )
 
     async def _changed_inventory(self) -> Inventory | None:
         if self._seconds() - self._looked < INVENTORY_SECONDS:

@@ -223,7 +223,7 @@ class Carrier:
                 task=task.id,
                 order=task.order,
                 journal=running.journal,
-                effects=self._effects.of(task.id),
+                effects=self._effects.of(task.order),
                 progress=TaskProgress(task.id, self._progress, self._clock.boot_seconds),
             )
         )

@@ -1,20 +1,21 @@
-"""What root on this machine may ask of the running agent, through the control socket."""
+"""What root on this machine, and everybody on it, may ask of the running agent, through its control sockets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stanch import __version__
-from stanch.actions.isolate import EFFECT
-from stanch.agent.control import Answer
+from stanch.agent.control import Answer, Question, alone
 from stanch.agent.effects import Effects
 from stanch.agent.executor import Executor
 from stanch.agent.identity import Identity
+from stanch.agent.keeper import Keeper
 from stanch.agent.link import Link
 from stanch.agent.local import show_isolation
 from stanch.agent.local_policy import LocalPolicy
-from stanch.core.errors import StanchError
-from stanch.core.host import Firewall
+from stanch.agent.release_code import ReleaseDoor
+from stanch.core.errors import Invalid, StanchError
+from stanch.core.network import Firewall
 from stanch.core.task import State
 
 RELEASE = "release"
@@ -29,15 +30,21 @@ class Desk:
     executor: Executor
     effects: Effects
     firewall: Firewall
+    keeper: Keeper
     policy: LocalPolicy
+    door: ReleaseDoor
 
     def answers(self) -> Mapping[str, Answer]:
-        """The words that are understood."""
+        """The words that are understood from root."""
         return {
-            "status": self.status,
-            "isolation-status": self.isolation_status,
-            "isolation-off": self.isolation_off,
+            "status": alone(self.status),
+            "isolation-status": alone(self.isolation_status),
+            "isolation-off": alone(self.isolation_off),
         }
+
+    def answers_to_everybody(self) -> Mapping[str, Answer]:
+        """The words that are understood from every user of the machine."""
+        return {"isolation-status": alone(self.isolation_in_short), "release-code": self.release_code}
 
     async def status(self) -> Mapping[str, Any]:
         """How the agent is."""
@@ -55,14 +62,32 @@ class Desk:
 
     async def isolation_status(self) -> Mapping[str, Any]:
         """The isolation as the kernel has it, and until when."""
-        return show_isolation(await self.firewall.isolation(), self.effects.current(EFFECT))
+        return show_isolation(await self.keeper.status(), await self.firewall.isolation())
 
     async def isolation_off(self) -> Mapping[str, Any]:
         """Lift it, whoever ordered it; the server hears of it by a notice."""
-        outcome = await self.executor.run_own(RELEASE, {}, requested_by="root")
-        if outcome.state is not State.DONE:
-            if outcome.error is None:
-                raise StanchError("The isolation was not lifted", got=outcome.state)
-            raise StanchError.from_body(outcome.error)
-        changed = bool((outcome.result or {}).get("changed"))
+        changed = await lift_isolation(self.executor, "root")
         return {"changed": changed, **await self.isolation_status()}
+
+    async def isolation_in_short(self) -> Mapping[str, Any]:
+        """What a person at the machine needs to know, and no more."""
+        told = await self.keeper.status()
+        short = told.model_dump(mode="json", include={"state", "since", "until", "task"})
+        return {name: value for name, value in short.items() if value not in {None, ""}}
+
+    async def release_code(self, question: Question) -> Mapping[str, Any]:
+        """Lift it for whoever has its code."""
+        code = question.said.get("code")
+        if not isinstance(code, str):
+            raise Invalid("The line brings no code", expected='{"do": "release-code", "code": "..."}')
+        return {**await self.door.enter(code, question.uid), **await self.isolation_in_short()}
+
+
+async def lift_isolation(executor: Executor, requested_by: str) -> bool:
+    """Lift it through the executor; did that change anything? The outcome's error if it could not be."""
+    outcome = await executor.run_own(RELEASE, {}, requested_by=requested_by)
+    if outcome.state is not State.DONE:
+        if outcome.error is None:
+            raise StanchError("The isolation was not lifted", got=outcome.state)
+        raise StanchError.from_body(outcome.error)
+    return bool((outcome.result or {}).get("changed"))

@@ -17,12 +17,12 @@ import structlog
 
 from stanch.agent.clock import AgentClock
 from stanch.agent.journal import Journal
+from stanch.core.envelope import OrderBody
 from stanch.core.errors import Conflict, Unavailable
+from stanch.core.frames import MAX_EFFECTS
 from stanch.core.host import Effect, Record
+from stanch.core.isolation import shortened
 from stanch.core.types import minutes, seconds
-
-MAX_HELD = 100
-"""As many as a hello frame may carry."""
 
 REMEMBER_EVERY = minutes(1)
 LOOK_EVERY = seconds(15)
@@ -30,6 +30,9 @@ LOOK_EVERY = seconds(15)
 
 RETRY_AFTER = seconds(60)
 """After a lift that failed."""
+
+TOLD_ITEMS = 100
+"""Of a list in the detail of an effect, as frames tell it."""
 
 Lift = Callable[[Effect], Awaitable[None]]
 
@@ -44,6 +47,8 @@ class Held:
     lasts: timedelta | None
     deadline: float | None
     """In boot seconds of this boot; None for never."""
+    boot_id: str = ""
+    """The boot during which it was put in force."""
 
 
 class Effects:
@@ -57,14 +62,20 @@ class Effects:
         self._changed = asyncio.Event()
         self.news = asyncio.Event()
         """Set when something else is in force than before; whoever tells it clears it."""
+        self.listeners: list[Callable[[], None]] = []
+        """Called after each change of what is written down."""
 
-    def of(self, task: str) -> "TaskEffects":
+    def of(self, order: OrderBody) -> "TaskEffects":
         """The effects in the hands of one task."""
-        return TaskEffects(self, task)
+        return TaskEffects(self, order)
+
+    def all(self) -> tuple[Effect, ...]:
+        """Everything that is in force."""
+        return tuple(map(self._told, self._held.values()))
 
     def active(self) -> tuple[Effect, ...]:
-        """Everything that is in force, as hello and heartbeats tell it."""
-        return tuple(map(self._told, self._held.values()))
+        """The same, as hello and heartbeats tell it: in brief, and without what is private."""
+        return tuple(one.model_copy(update={"private": {}, "detail": _brief(one.detail)}) for one in self.all())
 
     def current(self, name: str) -> Effect | None:
         """The effect of this name that is in force."""
@@ -79,6 +90,18 @@ class Effects:
         moved = held.effect.until is None or abs(until - held.effect.until) > seconds(1)
         return held.effect.model_copy(update={"until": until}) if moved else held.effect
 
+    def remaining(self, name: str) -> timedelta | None:
+        """How long until its deadline, 0 if that has passed; None if it has none, or is not in force."""
+        held = self._held.get(name)
+        if held is None or held.deadline is None:
+            return None
+        return timedelta(seconds=max(0.0, held.deadline - self._clock.boot_seconds()))
+
+    def outlived_boot(self, name: str) -> bool:
+        """Was it put in force before this boot, so that the kernel has forgotten it?"""
+        held = self._held.get(name)
+        return held is not None and held.boot_id != self._clock.boot_id
+
     def is_due(self, name: str) -> bool:
         """Is it in force, though its deadline has passed?"""
         held = self._held.get(name)
@@ -86,33 +109,54 @@ class Effects:
 
     async def hold(
         self,
-        task: str,
+        order: OrderBody,
         name: str,
         *,
         lift_action: str,
         lift_params: Record,
         detail: Record,
+        private: Record | None = None,
         lasts: timedelta | None,
     ) -> Effect:
         """Write an effect down, or replace the one of its name; Conflict if too many are in force."""
-        if name not in self._held and len(self._held) >= MAX_HELD:
-            raise Conflict("Too many lasting effects are in force", got=len(self._held) + 1, expected=MAX_HELD)
+        if name not in self._held and len(self._held) >= MAX_EFFECTS:
+            raise Conflict("Too many lasting effects are in force", got=len(self._held) + 1, expected=MAX_EFFECTS)
         effect = Effect(
             name=name,
-            task=task,
+            task=order.task,
+            order=order.order,
+            by=order.requested_by,
+            origin=order.origin,
+            reason=order.reason,
             since=self._since(name),
             until=None if lasts is None else self._clock.stamp() + lasts,
             lift_action=lift_action,
             lift_params=_plain(lift_params),
             detail=_plain(detail),
+            private=_plain({**(private or {}), **_release_code(order)}),
         )
         before = self._held.get(name)
         if before is not None and not self.is_due(name) and _same(before, effect, lasts):
-            # Said again, by a task that goes on after a crash: it must not last longer for that.
-            return self._told(before)
+            # Said again, by a task that goes on after a crash: it must not last longer for that. What its names mean
+            # may have changed meanwhile.
+            await self.amend(name, private=effect.private)
+            return self._told(self._held[name])
         deadline = None if lasts is None else self._clock.boot_seconds() + lasts.total_seconds()
-        await self._replace(name, Held(effect=effect, lasts=lasts, deadline=deadline))
+        await self._replace(name, Held(effect=effect, lasts=lasts, deadline=deadline, boot_id=self._clock.boot_id))
         return effect
+
+    async def amend(self, name: str, *, detail: Record | None = None, private: Record | None = None) -> None:
+        """Replace these parts, and leave everything else, its deadline too, as it is; nothing if it is not in force."""
+        held = self._held.get(name)
+        if held is None:
+            return
+        parts = {
+            "detail": _plain({**held.effect.detail, **(detail or {})}),
+            "private": _plain({**held.effect.private, **(private or {})}),
+        }
+        amended = held.effect.model_copy(update=parts)
+        if amended != held.effect:
+            await self._replace(name, replace(held, effect=amended))
 
     async def drop(self, name: str) -> None:
         """Forget an effect that is no longer in force."""
@@ -141,6 +185,8 @@ class Effects:
             raise
         finally:
             self.news.set()
+            for listener in self.listeners:
+                listener()
 
     def _set(self, name: str, held: Held | None) -> None:
         if held is None:
@@ -226,18 +272,34 @@ class Effects:
         )
 
     def _load(self, db: sqlite3.Connection) -> dict[str, Held]:
-        rows = db.execute("SELECT name, effect, lasts, remaining, boot_seconds, boot_id FROM effects")
-        return {name: self._read(*row) for name, *row in rows}
+        return load(db, self._clock.boot_id)
 
-    def _read(
-        self, effect: str, lasts: float | None, remaining: float | None, boot_seconds: float, boot_id: str
-    ) -> Held:
-        written = boot_seconds if boot_id == self._clock.boot_id else 0.0
-        return Held(
-            effect=Effect.model_validate_json(effect),
-            lasts=None if lasts is None else timedelta(seconds=lasts),
-            deadline=None if remaining is None else written + remaining,
-        )
+
+def load(db: sqlite3.Connection, boot_id: str) -> dict[str, Held]:
+    """Every effect that the journal holds, its deadline in boot seconds of this boot; ValueError if it is none."""
+    rows = db.execute("SELECT name, effect, lasts, remaining, boot_seconds, boot_id FROM effects")
+    return {name: _read(*columns, written_in=written_in, now_in=boot_id) for name, *columns, written_in in rows}
+
+
+def _read(
+    effect: str, lasts: float | None, remaining: float | None, boot_seconds: float, *, written_in: str, now_in: str
+) -> Held:
+    written = boot_seconds if written_in == now_in else 0.0
+    return Held(
+        effect=Effect.model_validate_json(effect),
+        lasts=None if lasts is None else timedelta(seconds=lasts),
+        deadline=None if remaining is None else written + remaining,
+        boot_id=written_in,
+    )
+
+
+def _brief(detail: Record) -> Record:
+    """Long lists cut: an endpoint that says more than a frame holds could never connect again."""
+    return {name: shortened(value, TOLD_ITEMS) if isinstance(value, list) else value for name, value in detail.items()}
+
+
+def _release_code(order: OrderBody) -> Record:
+    return {} if order.release_code is None else {"release_code": order.release_code.model_dump()}
 
 
 def _plain(record: Record) -> Record:
@@ -247,8 +309,8 @@ def _plain(record: Record) -> Record:
 
 
 def _same(before: Held, effect: Effect, lasts: timedelta | None) -> bool:
-    times = {"since": effect.since, "until": effect.until}
-    return before.lasts == lasts and before.effect.model_copy(update=times) == effect
+    may_differ = {"since": effect.since, "until": effect.until, "private": effect.private}
+    return before.lasts == lasts and before.effect.model_copy(update=may_differ) == effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,19 +318,44 @@ class TaskEffects:
     """The effects, in the hands of one task: `core.host.Effects`."""
 
     effects: Effects
-    task: str
+    order: OrderBody
 
     async def hold(
-        self, name: str, *, lift_action: str, lift_params: Record, detail: Record, lasts: timedelta | None
+        self,
+        name: str,
+        *,
+        lift_action: str,
+        lift_params: Record,
+        detail: Record,
+        private: Record | None = None,
+        lasts: timedelta | None,
     ) -> Effect:
         """Write it down (or replace it), returning when it is on the disk."""
         return await self.effects.hold(
-            self.task, name, lift_action=lift_action, lift_params=lift_params, detail=detail, lasts=lasts
+            self.order,
+            name,
+            lift_action=lift_action,
+            lift_params=lift_params,
+            detail=detail,
+            private=private,
+            lasts=lasts,
         )
+
+    async def amend(self, name: str, *, detail: Record | None = None, private: Record | None = None) -> None:
+        """Replace these parts, and leave everything else, its deadline too, as it is; nothing if it is not in force."""
+        await self.effects.amend(name, detail=detail, private=private)
 
     async def drop(self, name: str) -> None:
         """It is no longer in force."""
         await self.effects.drop(name)
+
+    def all(self) -> tuple[Effect, ...]:
+        """Everything that is in force."""
+        return self.effects.all()
+
+    def remaining(self, name: str) -> timedelta | None:
+        """How long until its deadline, 0 if that has passed; None if it has none, or is not in force."""
+        return self.effects.remaining(name)
 
     def current(self, name: str) -> Effect | None:
         """The one in force."""

@@ -5,26 +5,27 @@ is the pinned one, a second, verified connection carries the token and brings ba
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from ssl import SSLContext
+from typing import Literal
 
 import aiohttp
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
+from stanch.agent.certificates import check_certificate, new_key, private_pem, signing_request
 from stanch.agent.clock import AgentClock
 from stanch.agent.effects import Effects
-from stanch.agent.gateway import answering, read_answer
+from stanch.agent.gateway import answering, dial, read_answer
 from stanch.agent.host.clock import boot_id, boot_seconds
 from stanch.agent.host.inventory import read_inventory
 from stanch.agent.identity import IDENTITY_FILE, Binding, Identity, make_private, trusting
 from stanch.agent.journal import Journal
+from stanch.agent.proxy import Proxy
 from stanch.agent.resolve import split_url
 from stanch.agent.settings import Settings
 from stanch.agent.supervisor import locked
@@ -45,6 +46,7 @@ async def enroll(
     ca_pin: str,
     state: Path,
     again: bool = False,
+    proxy: str | None = None,
     inventory: Callable[[], Inventory] = read_inventory,
 ) -> Identity:
     """Enrol at the gateway and keep the identity in `state`; the new identity.
@@ -55,20 +57,21 @@ async def enroll(
         ca_pin: SHA-256 of the server's CA certificate (DER), hexadecimal.
         state: the agent's state folder; made if it is not there.
         again: replace an identity that is there already.
+        proxy: URL of the HTTP proxy through which the gateway is reached, from now on.
         inventory: tells about the machine.
 
     VerificationFailed if the CA is not the pinned one: then the token was not sent. TokenSpent, Conflict (already
     enrolled, or the agent is running), Unavailable.
     """
     split_url(server)
-    pin = parse_pin(ca_pin)
+    pin, through = parse_pin(ca_pin), Proxy.parse(proxy) if proxy else None
     make_private(state)
     with _agent_stopped(state):
         await _refuse_earlier(state, again=again)
-        ca = await _pinned_ca(server.rstrip("/"), pin)
-        key = ec.generate_private_key(ec.SECP256R1())
-        request = EnrolRequest(token=token, csr=_csr(key), inventory=inventory())
-        enrolled = await _ask(server.rstrip("/"), trusting(ca), request)
+        ca = await _pinned_ca(server.rstrip("/"), pin, through)
+        key = new_key()
+        request = EnrolRequest(token=token, csr=signing_request(key), inventory=inventory())
+        enrolled = await _ask(server.rstrip("/"), trusting(ca), request, through)
         _check_certificate(enrolled, ca, key)
         identity = Identity(
             endpoint=enrolled.endpoint,
@@ -76,9 +79,10 @@ async def enroll(
             ca=ca,
             signing_keys=enrolled.signing_keys,
             binding=Binding.here(boot_id()),
+            proxy=proxy,
         )
         identity.keys()
-        _replace(state, identity, _private_pem(key) + enrolled.certificate.encode())
+        _replace(state, identity, private_pem(key) + enrolled.certificate.encode())
         return identity
 
 
@@ -136,10 +140,10 @@ def _is_there(path: Path) -> bool:
     return path.exists()
 
 
-async def _pinned_ca(server: str, pin: str) -> str:
+async def _pinned_ca(server: str, pin: str, proxy: Proxy | None) -> str:
     """The server's CA (PEM), which is the pinned one; VerificationFailed if it presents another."""
     try:
-        ca = await _shown_ca(server)
+        ca = await _shown_ca(server, proxy)
     except NotFound:
         raise NotFound("This is not the port for agents", got=server, hint=_PORTS) from None
     got = fingerprint(ca)
@@ -153,12 +157,11 @@ async def _pinned_ca(server: str, pin: str) -> str:
     return ca
 
 
-async def _shown_ca(server: str) -> str:
-    connector = aiohttp.TCPConnector(ssl=False)  # nothing is believed yet: the pin decides
+async def _shown_ca(server: str, proxy: Proxy | None) -> str:
     async with (
-        answering(server),
-        aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
-        session.get(server + CA_PATH, allow_redirects=False) as response,
+        answering(server, proxy=proxy),
+        _session(False, proxy) as session,  # nothing is believed yet: the pin decides
+        session.get(server + CA_PATH, proxy_headers=_told(proxy), allow_redirects=False) as response,
     ):
         return (await read_answer(response, limit=MAX_CA_BYTES)).decode("ascii", "replace")
 
@@ -166,24 +169,23 @@ async def _shown_ca(server: str) -> str:
 # --- the request itself ----------------------------------------------------------------------------------------------
 
 
-def _csr(key: ec.EllipticCurvePrivateKey) -> str:
-    """Only proves that we hold the key: the server chooses the name."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "endpoint")])
-    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
+def _told(proxy: Proxy | None) -> Mapping[str, str] | None:
+    return None if proxy is None else proxy.headers
 
 
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    form = serialization.PrivateFormat.PKCS8
-    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+def _session(tls: SSLContext | Literal[False], proxy: Proxy | None) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(ssl=tls, socket_factory=dial)
+    return aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, proxy=proxy.at(proxy.host) if proxy else None)
 
 
-async def _ask(server: str, tls: SSLContext, request: EnrolRequest) -> Enrolled:
-    connector = aiohttp.TCPConnector(ssl=tls)
-    async with answering(server), aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session:
+async def _ask(server: str, tls: SSLContext, request: EnrolRequest, proxy: Proxy | None) -> Enrolled:
+    async with answering(server, proxy=proxy), _session(tls, proxy) as session:
         body = request.model_dump_json().encode()
         headers = {"Content-Type": "application/json"}
-        async with session.post(server + ENROL_PATH, data=body, headers=headers, allow_redirects=False) as response:
+        posted = session.post(
+            server + ENROL_PATH, data=body, headers=headers, proxy_headers=_told(proxy), allow_redirects=False
+        )
+        async with posted as response:
             answer = await read_answer(response, limit=MAX_ENROLLED_BYTES)
     try:
         return Enrolled.model_validate_json(answer)
@@ -197,17 +199,7 @@ def _check_certificate(enrolled: Enrolled, ca: str, key: ec.EllipticCurvePrivate
     """The certificate is from the pinned CA, for our key, and carries the name that we were told."""
     if fingerprint(enrolled.ca) != fingerprint(ca):
         raise VerificationFailed("The server sent another CA than the pinned one", got=fingerprint(enrolled.ca))
-    try:
-        ours = x509.load_pem_x509_certificate(enrolled.certificate.encode())
-        ours.verify_directly_issued_by(x509.load_pem_x509_certificate(ca.encode()))
-    except (ValueError, TypeError, InvalidSignature) as error:
-        got = str(error) or type(error).__name__
-        raise VerificationFailed("The certificate is not from the pinned CA", got=got) from None
-    names = [str(one.value) for one in ours.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    if names != [enrolled.endpoint] or ours.public_key() != key.public_key():
-        raise VerificationFailed(
-            "The certificate is for somebody else", got=f"{names}, another key", expected=enrolled.endpoint
-        )
+    check_certificate(enrolled.certificate, ca=ca, key=key, endpoint=enrolled.endpoint)
 
 
 def _replace(state: Path, identity: Identity, credentials: bytes) -> None:

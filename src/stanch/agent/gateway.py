@@ -12,8 +12,10 @@ from typing import Any, Self
 import aiohttp
 from pydantic import ValidationError
 
+from stanch.agent.host.mark import mark
+from stanch.agent.proxy import Proxy
 from stanch.agent.resolve import Target
-from stanch.core.errors import ErrorBody, NotFound, StanchError, TooLarge, Unavailable, VerificationFailed
+from stanch.core.errors import Denied, ErrorBody, NotFound, StanchError, TooLarge, Unavailable, VerificationFailed
 
 MAX_ANSWER_BYTES = 256 * 1_048_576
 """The list of committed parts of the largest evidence fits."""
@@ -24,11 +26,17 @@ STALLED_MILLISECONDS = 60_000
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=120.0)
 _SERVER_TROUBLE = 500
 
+TUNNEL_SECONDS = 30.0
+"""For a proxy to open a tunnel; as a time limit of all that comes before a request, it needs to be a generous one."""
+
+_TUNNELLED = aiohttp.ClientTimeout(total=None, connect=TUNNEL_SECONDS, sock_connect=10.0, sock_read=120.0)
+
 
 def dial(info: tuple[Any, ...]) -> socket.socket:
-    """A TCP socket that notices within a minute when the other side has silently gone."""
+    """A TCP socket of the agent's own, which notices within a minute when the other side has silently gone."""
     family, kind, protocol, _, _ = info
     made = socket.socket(family=family, type=kind, proto=protocol)
+    mark(made)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MILLISECONDS)
     return made
 
@@ -43,13 +51,22 @@ class Gateway:
         self._targets = targets
         self._max_answer = max_answer
         self._session: aiohttp.ClientSession | None = None
+        self._earlier: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._earlier, self._session):
+            if session is not None:
+                await session.close()
+
+    async def change_tls(self, tls: SSLContext) -> None:
+        """Prove from now on with another certificate who we are; what is under way goes on as it began."""
+        self._tls = tls
+        if self._earlier is not None:
+            await self._earlier.close()
+        self._earlier, self._session = self._session, None
 
     async def request(
         self, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str] | None = None
@@ -59,10 +76,20 @@ class Gateway:
         Unavailable if no address answers, or the server has trouble of its own: then it may be tried again. Any other
         error is the server's word on this request.
         """
+        while True:
+            tls = self._tls
+            try:
+                return await self._ask_any(method, path, body, headers or {})
+            except Denied:
+                # The certificate with which it was asked may have been replaced meanwhile: that says nothing.
+                if self._tls is tls:
+                    raise
+
+    async def _ask_any(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         last = Unavailable("No address of the server is known")
         for target in self._targets():
             try:
-                return await self._ask(target, method, path, body, headers or {})
+                return await self._ask(target, method, path, body, headers)
             except Unavailable as error:
                 last = error
             except VerificationFailed as error:
@@ -71,7 +98,7 @@ class Gateway:
         raise last
 
     async def _ask(self, target: Target, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-        async with answering(target.authority):
+        async with answering(target.authority, proxy=target.proxy):
             request = self._pool().request(
                 method,
                 target.url(path),
@@ -79,6 +106,9 @@ class Gateway:
                 data=BytesIO(body),
                 headers={"Host": target.authority, "Content-Type": "application/octet-stream", **headers},
                 server_hostname=target.host,
+                proxy=target.proxy_url,
+                proxy_headers=target.proxy_headers,
+                timeout=_TIMEOUT if target.proxy is None else _TUNNELLED,
                 allow_redirects=False,
             )
             async with request as response:
@@ -92,10 +122,12 @@ class Gateway:
 
 
 @asynccontextmanager
-async def answering(server: str) -> AsyncIterator[None]:
+async def answering(server: str, *, proxy: Proxy | None = None) -> AsyncIterator[None]:
     """Turn what the network does to a request into our errors: Unavailable, or VerificationFailed for a certificate."""
     try:
         yield
+    except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError) as error:
+        raise _proxy_error(error, proxy) from None  # the cause holds what the proxy was told, its password too
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
         raise VerificationFailed(
             f"The server at {server} did not prove who it is", got=error, expected="a certificate of its CA"
@@ -105,7 +137,17 @@ async def answering(server: str) -> AsyncIterator[None]:
         hint = (
             "Is it running, and can this machine reach it? Its port for agents is 8444, unless it was told otherwise."
         )
-        raise Unavailable(f"The server at {server} does not answer", got=got, hint=hint) from error
+        through = f" through the proxy {proxy}" if proxy else ""
+        raise Unavailable(f"The server at {server} does not answer{through}", got=got, hint=hint) from error
+
+
+def _proxy_error(error: aiohttp.ClientError, proxy: Proxy | None) -> Unavailable:
+    if not isinstance(error, aiohttp.ClientHttpProxyError):
+        return Unavailable(f"The proxy {proxy} does not answer", got=str(error))
+    hint = None
+    if error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        hint = "Give it a name and a password: http://NAME:PASSWORD@HOST:PORT."
+    return Unavailable(f"The proxy {proxy} opens no tunnel to the server", got=f"HTTP status {error.status}", hint=hint)
 
 
 async def read_answer(response: aiohttp.ClientResponse, *, limit: int) -> bytes:

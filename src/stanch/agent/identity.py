@@ -1,8 +1,8 @@
 """Who this endpoint is: its name, its key and certificate, whom it trusts, and where on the machine it may act.
 
-Two files in the state folder: `credentials-<endpoint>.pem` (private key and certificate) and `identity.json`, which
-says which credentials are valid. The second is written last and atomically, so that a crash in the middle of an
-enrolment leaves the earlier identity, or none, but never half of one.
+Two files in the state folder: `credentials-*.pem` (private key and certificate) and `identity.json`, which says which
+credentials are valid. The second is written last and atomically, so that a crash in the middle of an enrolment or a
+renewal leaves the earlier identity, or none, but never half of one.
 """
 
 import os
@@ -10,6 +10,7 @@ import ssl
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 from typing import Annotated, Self
 
 from joserfc.errors import JoseError
@@ -75,6 +76,10 @@ class Identity(LooseModel):
     """Public keys (JWK) that may sign envelopes, as enrolment said; the journal knows later rotations."""
     binding: Binding
     """Where it may act."""
+    credentials_file: Annotated[str | None, Field(pattern=r"^credentials-[0-9A-Za-z_-]{1,128}\.pem$")] = None
+    """The file of a renewed key and certificate; null for those of the enrolment."""
+    proxy: Annotated[Text | None, Field(repr=False)] = None
+    """URL of the proxy that the enrolment went through; it may hold a password, so it is never shown."""
 
     @classmethod
     def load(cls, state: Path) -> Self:
@@ -115,7 +120,16 @@ class Identity(LooseModel):
 
     def credentials(self, state: Path) -> Path:
         """The file that holds the private key and the certificate."""
-        return state / f"credentials-{self.endpoint}.pem"
+        return state / (self.credentials_file or f"credentials-{self.endpoint}.pem")
+
+    def renewed(self) -> Self:
+        """The same identity, with credentials of another name: the ones in use are never overwritten."""
+        return self.model_copy(update={"credentials_file": f"credentials-{self.endpoint}-{token_hex(8)}.pem"})
+
+    def remove_earlier(self, state: Path) -> None:
+        """Remove credentials of this endpoint that are not its own any more."""
+        for old in set(state.glob(f"credentials-{self.endpoint}*.pem")) - {self.credentials(state)}:
+            old.unlink()
 
     def tls(self, state: Path) -> ssl.SSLContext:
         """TLS 1.3 to our own server, with our certificate."""

@@ -19,7 +19,7 @@ import structlog
 
 from stanch.agent.backoff import Backoff, Jitter, system_jitter
 from stanch.agent.conversation import About, Accept, Conversation, Inbox, Outbox, ProgressBoard, Socket, hear, say
-from stanch.agent.gateway import answering, dial
+from stanch.agent.gateway import TUNNEL_SECONDS, answering, dial
 from stanch.agent.resolve import AddressBook, Target
 from stanch.core.errors import Denied, Invalid, StanchError, Unavailable
 from stanch.core.frames import (
@@ -33,7 +33,7 @@ from stanch.core.frames import (
     ProgressFrame,
     Welcome,
 )
-from stanch.core.host import Peer
+from stanch.core.network import Peer
 
 WELCOME_WITHIN = 30.0
 ASK_WITHIN = 5.0
@@ -48,7 +48,7 @@ STABLE_AFTER = 10.0
 
 PING_EVERY = 30.0
 
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=TUNNEL_SECONDS, sock_connect=10.0)
 _CLOSING = aiohttp.ClientWSTimeout(ws_close=2.0)
 _REFUSED_STATUS = (401, 403)
 
@@ -90,12 +90,21 @@ class Link:
         self._confirming = 0
         self._hurry = asyncio.Event()
         self._status = Status(server=None, seconds=seconds(), error="not connected yet")
+        self.explain: Callable[[StanchError], StanchError] = lambda error: error
+        """Finds a better reason why the link is down, where there is one."""
+        self._talking: asyncio.Timeout | None = None
+        self.proved = asyncio.Event()
+        """Set once the server has welcomed us with the certificate that is in use."""
 
     # --- the server, seen from an action ----------------------------------------------------------------------------
 
     def peers(self) -> tuple[Peer, ...]:
         """Every address at which the server may be reached: the live one first, then what is remembered."""
         return self._book.peers()
+
+    def proxies(self) -> tuple[Peer, ...]:
+        """The addresses of the proxy on the way to it, if there is one."""
+        return self._book.proxies()
 
     async def confirm(self, *, within: timedelta) -> bool:
         """Does the server answer on a new connection? Tries every address again and again until the time is over."""
@@ -140,6 +149,15 @@ class Link:
         """Up or down, and for how long."""
         return replace(self._status, seconds=self._seconds() - self._status.seconds)
 
+    def change_tls(self, tls: SSLContext) -> None:
+        """Prove from now on with another certificate who we are, beginning with a new connection at once."""
+        self._tls = tls
+        self.proved.clear()
+        if self._talking is not None:
+            self._talking.reschedule(asyncio.get_running_loop().time())
+            self._talking = None
+        self._hurry.set()
+
     # --- staying connected ------------------------------------------------------------------------------------------
 
     async def run(self, *, about: About, accept: Accept) -> None:
@@ -150,7 +168,7 @@ class Link:
 
     async def _stay_connected(self, about: About) -> None:
         while True:
-            least = 0.0
+            least, tls = 0.0, self._tls
             try:
                 await self._one_round(about)
                 self._down("the link was closed")
@@ -159,7 +177,9 @@ class Link:
                 self._down(str(error))
                 log.warning("link-refused", error=str(error), hint="Was this endpoint revoked, or enrolled elsewhere?")
             except StanchError as error:
-                self._down(str(error))
+                self._down(str(self.explain(error)))
+            if self._tls is not tls:
+                continue  # not trouble, but a new certificate
             await self._pause(max(self._backoff.next(), least * (0.5 + self._jitter())))
 
     async def _one_round(self, about: About) -> None:
@@ -168,6 +188,7 @@ class Link:
             await self._book.refresh()
         last: StanchError = Unavailable("No address of the server is known")
         for target in self._book.targets():
+            tls = self._tls
             async with AsyncExitStack() as stack:
                 try:
                     socket = await stack.enter_async_context(self._dialled(target))
@@ -178,6 +199,8 @@ class Link:
                 except StanchError as error:
                     last = error
                     continue
+                if self._tls is not tls:
+                    return
                 self._up(target, welcome)
                 await self._talk(socket, hello, welcome, about)
                 return
@@ -194,7 +217,15 @@ class Link:
             progress=self._progress,
             jitter=self._jitter,
         )
-        await conversation.run()
+        try:
+            async with asyncio.timeout(None) as self._talking:
+                await conversation.run()
+        except TimeoutError:
+            if self._talking is not None:
+                raise
+            log.info("link-begins-anew", reason="the certificate was renewed")
+        finally:
+            self._talking = None
         if self.status().seconds > STABLE_AFTER:
             self._backoff.reset()
 
@@ -211,8 +242,9 @@ class Link:
 
     def _up(self, target: Target, welcome: Welcome) -> None:
         self._book.prefer(target)
-        shown = f"{target.authority} ({target.address})"
+        shown = f"{target.authority} ({f'through {target.proxy}' if target.proxy else target.address})"
         self._status = Status(server=shown, seconds=self._seconds(), error=None)
+        self.proved.set()
         log.info("link-up", server=target.authority, address=target.address, server_version=welcome.server_version)
 
     def _down(self, error: str) -> None:
@@ -223,13 +255,15 @@ class Link:
         """A WebSocket over a new TLS connection; Denied if the server does not want us, Unavailable otherwise."""
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=0, force_close=True, socket_factory=dial)
         async with (
-            answering(target.authority),
+            answering(target.authority, proxy=target.proxy),
             aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
             _refusals(),
             session.ws_connect(
                 target.url(LINK_PATH),
                 headers={"Host": target.authority},
                 server_hostname=target.host,
+                proxy=target.proxy_url,
+                proxy_headers=target.proxy_headers,
                 max_msg_size=MAX_FRAME_BYTES,
                 heartbeat=PING_EVERY,
                 timeout=_CLOSING,

@@ -3,6 +3,7 @@
 Whoever stands in front of a machine that is cut off must not need a server, or even a working agent, to let it back on.
 """
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from stanch.actions.isolate import EFFECT
 from stanch.agent.clock import AgentClock
 from stanch.agent.effects import Effects
 from stanch.agent.host.clock import boot_id, boot_seconds
+from stanch.agent.host.files import account_name
 from stanch.agent.host.firewall import NftFirewall
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.identity import Binding, Identity
 from stanch.agent.journal import Journal
+from stanch.agent.release_code import Attempts, ReleaseDoor
 from stanch.agent.settings import Settings
 from stanch.agent.spool import Spool
-from stanch.core.host import Effect, KernelIsolation
+from stanch.core.isolation import IsolationStatus, status
+from stanch.core.network import KernelIsolation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +33,19 @@ class _Machine:
     firewall: NftFirewall
     effects: Effects
     spool: Spool
+    attempts: Attempts
+
+    async def shown(self) -> dict[str, Any]:
+        """The isolation as it is now."""
+        kernel = await self.firewall.isolation()
+        told = status(self.effects.current(EFFECT), kernel, due=self.effects.is_due(EFFECT))
+        return show_isolation(told, kernel)
 
 
 async def isolation_status(state: Path) -> Mapping[str, Any]:
     """The isolation as the kernel and the journal in `state` have it."""
     async with _machine(state) as here:
-        return show_isolation(await here.firewall.isolation(), here.effects.current(EFFECT))
+        return await here.shown()
 
 
 async def isolation_off(state: Path) -> Mapping[str, Any]:
@@ -44,20 +55,31 @@ async def isolation_off(state: Path) -> Mapping[str, Any]:
         await here.effects.drop(EFFECT)
         detail = {"action": "release", "state": "done", "changed": lifted, "agent": "not running"}
         await here.spool.put(here.spool.notice("local-order", detail))
-        return {"changed": lifted, **show_isolation(await here.firewall.isolation(), None)}
+        return {"changed": lifted, **await here.shown()}
 
 
-def show_isolation(kernel: KernelIsolation, effect: Effect | None) -> dict[str, Any]:
+async def isolation_release_code(state: Path, code: str) -> Mapping[str, Any]:
+    """Lift the isolation for its release code, as the agent does; wrong ones count as at the agent."""
+    async with _machine(state) as here:
+
+        async def lift(_requested_by: str) -> bool:
+            lifted = await here.firewall.lift()
+            await here.effects.drop(EFFECT)
+            return lifted
+
+        door = ReleaseDoor(
+            attempts=here.attempts, effects=here.effects, spool=here.spool, lift=lift, account=account_name
+        )
+        return {**await door.enter(code, os.geteuid()), **await here.shown()}
+
+
+def show_isolation(told: IsolationStatus, kernel: KernelIsolation) -> dict[str, Any]:
     """The isolation in plain JSON, flat, for people and programs."""
     rules, remaining = kernel.rules, kernel.remaining
     return {
-        "state": str(kernel.state),
+        **told.model_dump(mode="json", exclude_none=True),
         "remaining_seconds": None if remaining is None else round(remaining.total_seconds()),
-        "since": effect.since.isoformat(timespec="seconds") if effect else None,
-        "until": effect.until.isoformat(timespec="seconds") if effect and effect.until else None,
-        "servers": [f"{peer.address} port {peer.port}" for peer in rules.servers] if rules else [],
-        "allow": [str(network) for network in rules.allow] if rules else [],
-        "not_covered": list(kernel.not_covered),
+        "servers": [f"{peer.address} port {peer.port}" for peer in (*rules.servers, *rules.proxies)] if rules else [],
     }
 
 
@@ -67,7 +89,12 @@ async def _machine(state: Path) -> AsyncIterator[_Machine]:
     firewall, journal = NftFirewall(Namespace.current("net")), Journal(Settings(state=state).journal)
     try:
         clock = AgentClock(journal, boot_seconds, boot_id())
-        yield _Machine(firewall=firewall, effects=Effects(journal, clock), spool=Spool(journal, clock))
+        yield _Machine(
+            firewall=firewall,
+            effects=Effects(journal, clock),
+            spool=Spool(journal, clock),
+            attempts=Attempts(journal, clock),
+        )
     finally:
         await journal.close()
         await firewall.close()

@@ -39,7 +39,10 @@ async def run(settings: Settings, *, beat: Callable[[], None], stop: asyncio.Eve
                 beating,
                 group.create_task(agent.link.run(about=agent.about, accept=agent.executor.accept)),
                 group.create_task(agent.effects.due_loop(agent.executor.lift)),
+                group.create_task(agent.keeper.run()),
                 group.create_task(agent.control.run()),
+                group.create_task(agent.public.run()),
+                group.create_task(agent.renewal.run()),
                 group.create_task(_keep_house(agent)),
             ]
             await stop.wait()

@@ -2,34 +2,36 @@
 
 Addresses come from three sources: the signed `addresses` envelope, our own look-ups of the names in the server's URLs,
 and what either said before (a file in the state folder). The one that answered last comes first.
+
+Behind a proxy it is the proxy's name that is looked up; the server's names are the proxy's to resolve.
 """
 
 import asyncio
-import socket
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Thread
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import structlog
 from pydantic import Field
 
+from stanch.agent.host.dns import HostNames
+from stanch.agent.proxy import Proxy
 from stanch.core.envelope import AddressesBody
 from stanch.core.errors import Invalid
-from stanch.core.host import Peer
 from stanch.core.model import LooseModel
+from stanch.core.network import Peer
 from stanch.core.types import Text
 from stanch.disk.atomic import atomic_write
 
 DEFAULT_PORT = 443
 MAX_TARGETS = 256
+MAX_PROXIES = 16
 MAX_FILE_BYTES = 256 * 1024
 LOOK_UP_SECONDS = 3.0
-"""An isolated endpoint has no DNS: a reconnect must not wait long to find that out."""
+"""An isolated endpoint may have no DNS: a reconnect must not wait long to find that out."""
 
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a host name, as text; OSError if there are none."""
@@ -44,6 +46,20 @@ class Target:
     host: str
     port: int
     address: str
+    """Behind a proxy it may be the name."""
+
+    proxy: Proxy | None = field(default=None, compare=False)
+    proxy_address: str = ""
+
+    @property
+    def proxy_url(self) -> str | None:
+        """Where the proxy is dialled, if there is one."""
+        return None if self.proxy is None else self.proxy.at(self.proxy_address)
+
+    @property
+    def proxy_headers(self) -> Mapping[str, str] | None:
+        """What the proxy is told, if there is one."""
+        return None if self.proxy is None else self.proxy.headers
 
     def url(self, path: str) -> str:
         """The URL that dials exactly this address."""
@@ -78,6 +94,8 @@ class Remembered(LooseModel):
     """What the server's signed envelope named."""
     found: Lines = ()
     """What looking up the names of the URLs gave."""
+    proxies: Lines = ()
+    """What looking up the name of the proxy gave, the address that was used last first."""
 
 
 def split_url(url: str) -> tuple[str, int]:
@@ -92,64 +110,50 @@ def split_url(url: str) -> tuple[str, int]:
     return host, port
 
 
-class SystemResolver:
-    """Asks the system's resolver, which can take half a minute and cannot be stopped.
-
-    So it gets a thread that nobody waits for, at exit neither, and at most one per name: an outage of the name servers
-    must not use up the threads in which the agent reads files.
-    """
-
-    def __init__(self) -> None:
-        self._asked: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
-
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
-        """The addresses of a name; OSError if there are none."""
-        if (host, port) not in self._asked:
-            loop = asyncio.get_running_loop()
-            self._asked[host, port] = loop.create_future()
-            Thread(target=self._ask, args=(loop, host, port), name="resolver", daemon=True).start()
-        found = await asyncio.shield(self._asked[host, port])
-        if not found:
-            raise OSError(f"{host} has no address")
-        return found
-
-    def _ask(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, ValueError):
-            found = []
-        addresses = [str(info[4][0]) for info in found]
-        with suppress(RuntimeError):  # the agent has stopped meanwhile
-            loop.call_soon_threadsafe(self._answer, host, port, addresses)
-
-    def _answer(self, host: str, port: int, found: Sequence[str]) -> None:
-        future = self._asked.pop((host, port))
-        if not future.done():
-            future.set_result([address for address in found if "%" not in address])
-
-
 class AddressBook:
     """Every way to the server that we know of, best first, on disk across restarts."""
 
-    def __init__(self, path: Path, *, urls: Sequence[str], look_up: LookUp | None = None) -> None:
+    def __init__(
+        self, path: Path, *, urls: Sequence[str], look_up: LookUp | None = None, proxy: Proxy | None = None
+    ) -> None:
+        self.changed = asyncio.Event()
+        """Set when a firewall would be told something else than before; whoever acts on it clears it."""
         self._path = path
-        self._look_up = look_up or SystemResolver()
+        self._look_up = look_up or HostNames()
+        self._proxy = proxy
         self._known = _read(path)
         if not self._known.urls:
             self._known = self._known.model_copy(update={"urls": tuple(urls)})
-        self._targets = _all_targets(self._known)
+        self._targets = self._ways()
 
     def targets(self) -> tuple[Target, ...]:
         """All of them, the one that answered last first."""
         return self._targets
 
     def peers(self) -> tuple[Peer, ...]:
-        """The same for a firewall, which needs no names."""
-        return tuple(dict.fromkeys(one.peer for one in self._targets))
+        """The same for a firewall, which needs no names; none behind a proxy, where no direct way is needed."""
+        return () if self._proxy else tuple(dict.fromkeys(one.peer for one in self._targets))
+
+    def proxies(self) -> tuple[Peer, ...]:
+        """The addresses of the proxy on the way to the server, if there is one."""
+        return () if self._proxy is None else tuple(_target(line).peer for line in _proxies(self._known, self._proxy))
+
+    def has_names(self) -> bool:
+        """Does a name have to be looked up to find the way?"""
+        hosts = [self._proxy.host] if self._proxy else [host for host, _ in map(split_url, self._known.urls)]
+        return not all(map(_is_address, hosts))
 
     def prefer(self, target: Target) -> None:
         """This one answered."""
-        self._keep(live=_line(target))
+        if target.proxy is None:
+            self._keep(live=_line(target))
+            return
+        first = (target.proxy.host, target.proxy.port, target.proxy_address)
+        self._keep(proxies=tuple(dict.fromkeys([first, *self._known.proxies]))[:MAX_PROXIES])
+        self._targets = (target, *(one for one in self._targets if one != target))
+
+    def _ways(self) -> tuple[Target, ...]:
+        return _all_targets(self._known) if self._proxy is None else _through(self._known, self._proxy)
 
     async def learn(self, body: AddressesBody) -> None:
         """Take over what the server signed, in place of what it signed before; the live address stays in any case."""
@@ -161,12 +165,22 @@ class AddressBook:
 
     async def refresh(self) -> None:
         """Look the names up again, within seconds; what answers replaces what was found for that name before."""
+        if self._proxy is not None:
+            await self._refresh_proxy(self._proxy)
+            return
         for host, port in map(split_url, self._known.urls):
             addresses = () if _is_address(host) else await self._addresses(host, port)
             if addresses:
                 others = [line for line in self._known.found if (line[0], line[1]) != (host, port)]
                 fresh = [_line(Target(host, port, one)) for one in dict.fromkeys(addresses)]
                 self._keep(found=tuple([*fresh, *others][:MAX_TARGETS]))
+
+    async def _refresh_proxy(self, proxy: Proxy) -> None:
+        addresses = () if _is_address(proxy.host) else await self._addresses(proxy.host, proxy.port)
+        if addresses:
+            fresh = [(proxy.host, proxy.port, one) for one in dict.fromkeys(addresses)]
+            used = [line for line in self._known.proxies[:1] if line in fresh]
+            self._keep(proxies=tuple(dict.fromkeys([*used, *fresh]))[:MAX_PROXIES])
 
     async def _addresses(self, host: str, port: int) -> Sequence[str]:
         try:
@@ -180,7 +194,11 @@ class AddressBook:
         now = self._known.model_copy(update=changed)
         if now != self._known:
             atomic_write(self._path, now.model_dump_json().encode())
-            self._known, self._targets = now, _all_targets(now)
+            before = {*self.peers(), *self.proxies()}
+            self._known = now
+            self._targets = self._ways()
+            if before != {*self.peers(), *self.proxies()}:
+                self.changed.set()
 
 
 def _all_targets(known: Remembered) -> tuple[Target, ...]:
@@ -188,6 +206,21 @@ def _all_targets(known: Remembered) -> tuple[Target, ...]:
     live = [known.live] if known.live else []
     lines = dict.fromkeys([*live, *literal, *known.signed, *known.found])
     return tuple(_target(line) for line in lines)[:MAX_TARGETS]
+
+
+def _proxies(known: Remembered, proxy: Proxy) -> list[Line]:
+    """The addresses of the proxy; those that another one had are not its own."""
+    if _is_address(proxy.host):
+        return [(proxy.host, proxy.port, proxy.host)]
+    return [line for line in known.proxies if line[:2] == (proxy.host, proxy.port)][:MAX_PROXIES]
+
+
+def _through(known: Remembered, proxy: Proxy) -> tuple[Target, ...]:
+    """The ways through the proxy: to the server's names first, on which the proxy may insist, then to its addresses."""
+    named = [(host, port, host) for host, port in map(split_url, known.urls)]
+    ends = dict.fromkeys([*named, *known.signed])
+    ways = [Target(*end, proxy, address) for end in ends for *_, address in _proxies(known, proxy)]
+    return tuple(ways)[:MAX_TARGETS]
 
 
 def _signed_target(peer: Peer, hosts: Sequence[tuple[str, int]]) -> Target:
@@ -202,7 +235,7 @@ def _read(path: Path) -> Remembered:
     try:
         with path.open("rb") as file:
             remembered = Remembered.model_validate_json(file.read(MAX_FILE_BYTES))
-        _ = [one.peer for one in _all_targets(remembered)]
+        _ = [one.peer for one in (*_all_targets(remembered), *map(_target, remembered.proxies))]
     except FileNotFoundError:
         return Remembered()
     except (OSError, ValueError, Invalid) as error:

@@ -9,6 +9,8 @@ CONFIG_VARIABLE = "STANCH_AGENT_CONFIG"
 STATE_VARIABLE = "STANCH_AGENT_STATE"
 SOCKET_VARIABLE = "STANCH_AGENT_SOCKET"
 
+CODE_SOCKET = "code.sock"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -28,6 +30,11 @@ class Settings:
         """The places that the environment names, the usual ones otherwise."""
         named = {"config": CONFIG_VARIABLE, "state": STATE_VARIABLE, "socket": SOCKET_VARIABLE}
         return cls(**{place: Path(environ[variable]) for place, variable in named.items() if environ.get(variable)})
+
+    @property
+    def code_socket(self) -> Path:
+        """Where every user of the machine may ask about its isolation, and lift it with the release code."""
+        return self.socket.with_name(CODE_SOCKET)
 
     @property
     def journal(self) -> Path:

@@ -1,28 +1,40 @@
 """The agent's object graph: what is made of what, on one screen."""
 
 import os
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from pydantic import ValidationError
 
 from stanch import actions
 from stanch.agent.about import About
 from stanch.agent.clock import AgentClock
-from stanch.agent.control import Control
-from stanch.agent.desk import Desk
+from stanch.agent.control import EVERYBODYS, Control
+from stanch.agent.desk import Desk, lift_isolation
 from stanch.agent.effects import Effects
 from stanch.agent.executor import Executor
 from stanch.agent.gateway import Gateway
 from stanch.agent.host.clock import boot_id, boot_seconds
-from stanch.agent.host.files import LinuxFiles
+from stanch.agent.host.files import LinuxFiles, account_name
 from stanch.agent.host.firewall import NftFirewall
 from stanch.agent.host.inventory import capabilities, read_inventory
+from stanch.agent.host.names import LinuxNames
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.host.processes import LinuxProcesses
+from stanch.agent.host.users import TerminalUsers
 from stanch.agent.identity import Binding, Identity
 from stanch.agent.journal import Journal
+from stanch.agent.keeper import Keeper, OneAtATime
 from stanch.agent.link import Link
 from stanch.agent.local_policy import LocalPolicy
+from stanch.agent.marker import set_mark
+from stanch.agent.proxy import configured_proxy
+from stanch.agent.release_code import Attempts, ReleaseDoor
+from stanch.agent.renewal import Renewal
 from stanch.agent.resolve import AddressBook
 from stanch.agent.settings import Settings
 from stanch.agent.spool import Spool
@@ -31,7 +43,11 @@ from stanch.agent.tasks import TaskContext
 from stanch.agent.transfer import EvidenceSender
 from stanch.agent.trust import TrustedKeys
 from stanch.core.envelope import Kind
-from stanch.core.host import Files, Firewall, Host, Processes, Server
+from stanch.core.host import Files, Host, Processes, Server, Users
+from stanch.core.network import Firewall, Names
+from stanch.core.settings import GroupSettings
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +59,42 @@ class Agent:
     about: About
     executor: Executor
     effects: Effects
+    keeper: Keeper
     control: Control
+    public: Control
+    renewal: Renewal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Memory:
+    """What the agent keeps on its disk, and who it is."""
+
+    settings: Settings
+    identity: Identity
+    journal: Journal
+    clock: AgentClock
+    spool: Spool
+    effects: Effects
+    policy: LocalPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ways:
+    """The ways to the server."""
+
+    book: AddressBook
+    link: Link
+    gateway: Gateway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Guarded:
+    """The firewall, and who keeps it."""
+
+    firewall: NftFirewall
+    one_at_a_time: OneAtATime
+    names: Names
+    keeper: Keeper
 
 
 @asynccontextmanager
@@ -53,55 +104,154 @@ async def assembled(settings: Settings) -> AsyncIterator[Agent]:
     NotFound or VerificationFailed if this endpoint has no identity that may be used here.
     """
     identity = load_identity(settings)
-    tls = identity.tls(settings.state)
     async with AsyncExitStack() as stack:
-        journal = Journal(settings.journal)
-        stack.push_async_callback(journal.close)
-        clock = AgentClock(journal, boot_seconds, boot_id())
-        spool, effects = Spool(journal, clock), Effects(journal, clock)
-        registry, policy = actions.load(), LocalPolicy(settings.config)
-        book = AddressBook(settings.addresses, urls=identity.urls)
-        link = Link(tls=tls, book=book, outbox=spool)
-        gateway = await stack.enter_async_context(Gateway(tls=tls, targets=book.targets))
-        firewall = NftFirewall(Namespace.current("net"))
-        stack.push_async_callback(firewall.close)
-        processes = LinuxProcesses(Namespace.current("pid"), supervisor=supervisor_pid())
-        executor = Executor(
-            endpoint=identity.endpoint,
-            registry=registry,
-            host_for=HostMaker(
-                firewall=firewall, processes=processes, files=LinuxFiles(), gateway=gateway, server=link
-            ),
-            journal=journal,
-            clock=clock,
-            spool=spool,
-            effects=effects,
-            policy=policy,
-            keys=TrustedKeys(journal, identity.signing_keys),
-            on={Kind.ADDRESSES: book.learn},
-            progress=link.progress,
+        memory = _memory(settings, identity, stack)
+        ways = await _ways(memory, stack)
+        guarded = _guarded(memory, ways, stack)
+        executor = await stack.enter_async_context(_executor(memory, ways, guarded))
+        desk = _desk(memory, ways, guarded, executor)
+        renewal = _renewal(memory, ways)
+        ways.link.explain = renewal.explain
+        yield Agent(
+            identity=identity,
+            link=ways.link,
+            about=_about(memory, guarded, executor),
+            executor=executor,
+            effects=memory.effects,
+            keeper=guarded.keeper,
+            control=Control(settings.socket, desk.answers()),
+            public=Control(settings.code_socket, desk.answers_to_everybody(), manners=EVERYBODYS),
+            renewal=renewal,
         )
-        await stack.enter_async_context(executor)
-        about = About(
-            registry=registry,
-            inventory=read_inventory,
-            capabilities=capabilities,
-            policy=policy,
-            effects=effects.active,
-            news=effects.news,
-            open_tasks=executor.open_tasks,
-            seconds=boot_seconds,
-        )
-        desk = Desk(identity=identity, link=link, executor=executor, effects=effects, firewall=firewall, policy=policy)
-        control = Control(settings.socket, desk.answers())
-        yield Agent(identity=identity, link=link, about=about, executor=executor, effects=effects, control=control)
+
+
+def _memory(settings: Settings, identity: Identity, stack: AsyncExitStack) -> _Memory:
+    journal = Journal(settings.journal)
+    stack.push_async_callback(journal.close)
+    clock = AgentClock(journal, boot_seconds, boot_id())
+    return _Memory(
+        settings=settings,
+        identity=identity,
+        journal=journal,
+        clock=clock,
+        spool=Spool(journal, clock),
+        effects=Effects(journal, clock),
+        policy=LocalPolicy(settings.config),
+    )
+
+
+async def _ways(memory: _Memory, stack: AsyncExitStack) -> _Ways:
+    settings, identity = memory.settings, memory.identity
+    tls, proxy = identity.tls(settings.state), configured_proxy(settings.config, identity.proxy)
+    book = AddressBook(settings.addresses, urls=identity.urls, proxy=proxy)
+    gateway = await stack.enter_async_context(Gateway(tls=tls, targets=book.targets))
+    return _Ways(book=book, link=Link(tls=tls, book=book, outbox=memory.spool), gateway=gateway)
+
+
+def _guarded(memory: _Memory, ways: _Ways, stack: AsyncExitStack) -> _Guarded:
+    firewall = NftFirewall(Namespace.current("net"))
+    stack.push_async_callback(firewall.close)
+    names, one_at_a_time = LinuxNames(server_has_names=ways.book.has_names), OneAtATime(firewall)
+    keeper = Keeper(
+        firewall=firewall,
+        turn=one_at_a_time.lock,
+        names=names,
+        server=ways.link,
+        effects=memory.effects,
+        spool=memory.spool,
+        clock=memory.clock,
+        mark=partial(set_mark, memory.settings.state),
+        moved=ways.book.changed,
+    )
+    return _Guarded(firewall=firewall, one_at_a_time=one_at_a_time, names=names, keeper=keeper)
+
+
+def _executor(memory: _Memory, ways: _Ways, guarded: _Guarded) -> Executor:
+    return Executor(
+        endpoint=memory.identity.endpoint,
+        registry=actions.load(),
+        host_for=HostMaker(
+            settings=lambda: group_settings(memory.journal),
+            firewall=guarded.one_at_a_time,
+            names=guarded.names,
+            users=TerminalUsers(),
+            processes=LinuxProcesses(Namespace.current("pid"), supervisor=supervisor_pid()),
+            files=LinuxFiles(),
+            gateway=ways.gateway,
+            server=ways.link,
+        ),
+        journal=memory.journal,
+        clock=memory.clock,
+        spool=memory.spool,
+        effects=memory.effects,
+        policy=memory.policy,
+        keys=TrustedKeys(memory.journal, memory.identity.signing_keys),
+        on={Kind.ADDRESSES: ways.book.learn},
+        progress=ways.link.progress,
+    )
+
+
+def _about(memory: _Memory, guarded: _Guarded, executor: Executor) -> About:
+    return About(
+        registry=actions.load(),
+        inventory=read_inventory,
+        capabilities=capabilities,
+        policy=memory.policy,
+        effects=memory.effects.active,
+        isolation=guarded.keeper.status,
+        news=memory.effects.news,
+        open_tasks=executor.open_tasks,
+        seconds=boot_seconds,
+    )
+
+
+def _desk(memory: _Memory, ways: _Ways, guarded: _Guarded, executor: Executor) -> Desk:
+    door = ReleaseDoor(
+        attempts=Attempts(memory.journal, memory.clock),
+        effects=memory.effects,
+        spool=memory.spool,
+        lift=partial(lift_isolation, executor),
+        account=account_name,
+    )
+    return Desk(
+        identity=memory.identity,
+        link=ways.link,
+        executor=executor,
+        effects=memory.effects,
+        firewall=guarded.firewall,
+        keeper=guarded.keeper,
+        policy=memory.policy,
+        door=door,
+    )
+
+
+def _renewal(memory: _Memory, ways: _Ways) -> Renewal:
+    return Renewal(
+        identity=memory.identity,
+        state=memory.settings.state,
+        gateway=ways.gateway,
+        change=partial(change_tls, ways.gateway, ways.link),
+        proved=ways.link.proved,
+        clock=memory.clock,
+        journal=memory.journal,
+        spool=memory.spool,
+    )
+
+
+async def change_tls(gateway: Gateway, link: Link, tls: ssl.SSLContext) -> None:
+    """Let every connection from now on be made with another certificate."""
+    await gateway.change_tls(tls)
+    link.change_tls(tls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostMaker:
     """Puts the machine and what belongs to one task together."""
 
+    settings: Callable[[], GroupSettings]
     firewall: Firewall
+    names: Names
+    users: Users
     processes: Processes
     files: Files
     gateway: Gateway
@@ -111,7 +261,11 @@ class HostMaker:
         """The host in the hands of one task."""
         return Host(
             task=context.task,
+            origin=context.order.origin,
+            settings=self.settings(),
             firewall=self.firewall,
+            names=self.names,
+            users=self.users,
             processes=self.processes,
             files=self.files,
             evidence=EvidenceSender(task=context.task, gateway=self.gateway, progress=context.progress),
@@ -130,6 +284,16 @@ def load_identity(settings: Settings) -> Identity:
         identity = identity.model_copy(update={"binding": here})
         identity.save(settings.state)
     return identity
+
+
+def group_settings(journal: Journal) -> GroupSettings:
+    """The policy of this endpoint's groups, as the server signed it last; nothing is set before that."""
+    body = journal.get(Kind.POLICY) or {}
+    try:
+        return GroupSettings.model_validate(body.get("settings", {}))
+    except ValidationError as error:
+        log.warning("the policy is not understood, and not followed", error=str(error)[:500])
+        return GroupSettings()
 
 
 def supervisor_pid() -> int | None:

@@ -10,7 +10,7 @@ from stanch.actions import load
 from stanch.cli.checking import checked
 from stanch.cli.command import Command, Group, json_option
 from stanch.cli.connect import connected
-from stanch.cli.naming import endpoint_names
+from stanch.cli.naming import endpoint_names, group_names
 from stanch.cli.plain import plain
 from stanch.cli.render import Block, Note, fields, table
 from stanch.cli.screen import print_json, show_blocks
@@ -18,6 +18,8 @@ from stanch.client.session import default_path, known
 from stanch.core.errors import Cancelled, Invalid
 from stanch.core.frames import Inventory
 from stanch.core.host import Effect
+from stanch.core.isolation import IsolationStatus
+from stanch.core.network import IsolationState
 from stanch.core.rest import ActionView, EndpointView, LabelChange
 from stanch.core.types import show_instant
 from stanch.derive.openapi import action_view
@@ -54,22 +56,28 @@ def _undo(one: ActionView) -> str:
 
 @click.command(
     cls=Command,
-    examples=("endpoints", "endpoints --search 10.0.0.5", "endpoints --label env=prod --label role=db --json"),
+    examples=(
+        "endpoints",
+        "endpoints --search 10.0.0.5",
+        "endpoints --label env=prod --label role=db --json",
+        "endpoints --group web",
+    ),
 )
 @click.option("--search", default="", metavar="TEXT", help="Only those whose name, address, ... contains this.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only those that carry all of these.")
+@click.option("--group", metavar="NAME", shell_complete=group_names, help="Only those of this group.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="At most so many.")
 @json_option
-def endpoints(*, search: str, labels: tuple[str, ...], limit: int, as_json: bool) -> None:
+def endpoints(*, search: str, labels: tuple[str, ...], group: str | None, limit: int, as_json: bool) -> None:
     """List and search endpoints."""
     with connected() as client:
-        found = list(islice(client.endpoints(search=search, labels=labels), limit))
+        found = list(islice(client.endpoints(search=search, labels=labels, group=group), limit))
     if as_json:
         print_json(found)
     elif found:
         show_blocks([_endpoint_table(found)])
     else:
-        asked = bool(search or labels)
+        asked = bool(search or labels or group)
         show_blocks([Note("No endpoint is like that. `stanch endpoints` lists all." if asked else _NONE_YET)])
 
 
@@ -82,7 +90,9 @@ def _endpoint_table(found: list[EndpointView]) -> Block:
 
 
 def _state(one: EndpointView) -> str:
-    return "revoked" if one.revoked else "online" if one.online else "offline"
+    link = "revoked" if one.revoked else "online" if one.online else "offline"
+    cut_off = one.isolation is not None and one.isolation.state is not IsolationState.RELEASED
+    return f"{link}, {one.isolation.state}" if one.isolation is not None and cut_off else link
 
 
 def _addresses(inventory: Inventory) -> str:
@@ -125,6 +135,7 @@ def _endpoint_blocks(one: EndpointView) -> Iterator[Block]:
         id=one.id,
         state=_state(one),
         labels=one.labels,
+        groups=one.groups,
         last_seen=one.last_seen,
         enrolled=one.enrolled,
         agent=one.agent_version,
@@ -133,6 +144,8 @@ def _endpoint_blocks(one: EndpointView) -> Iterator[Block]:
         users=about.users,
         actions=sorted(f"{name.replace('_', '-')} {version}" for name, version in one.actions.items()),
     )
+    if one.isolation is not None:
+        yield from isolation_blocks(one.isolation)
     if about.interfaces:
         devices = ((device.name, device.mac, device.addresses) for device in about.interfaces)
         yield table(("device", "mac", "addresses"), devices, title="network")
@@ -141,6 +154,28 @@ def _endpoint_blocks(one: EndpointView) -> Iterator[Block]:
     if one.effects:
         effects = ((effect.name, effect.since, effect.until, effect.lift_action, effect.task) for effect in one.effects)
         yield table(("effect", "since", "until", "lifted by", "task"), effects, title="in force")
+
+
+def isolation_blocks(told: IsolationStatus) -> Iterator[Block]:
+    """What an endpoint tells about its isolation."""
+    if told.state is IsolationState.RELEASED and told.tampered is None:
+        return
+    yield fields(
+        "isolation",
+        state=told.state,
+        since=told.since,
+        until=told.until,
+        by=f"{told.by} ({told.origin})" if told.origin else told.by,
+        why=told.why,
+        order=told.order,
+        allowed=told.allow,
+        profiles=told.profiles,
+        not_covered=told.not_covered,
+        not_open=told.not_open,
+    )
+    if told.tampered is not None:
+        seen = told.tampered
+        yield fields("tampered with", at=seen.at, what=seen.what, who=seen.who, repaired=seen.repaired)
 
 
 @endpoint.command(examples=("endpoint label web-01 env=prod role=db", "endpoint label web-01 --remove env"))

@@ -16,12 +16,19 @@ _OWN: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "orders": ("stanch.cli.orders:orders", "List orders."),
         "order": ("stanch.cli.orders:order", "Show, follow, cancel or take back one order."),
         "evidence": ("stanch.cli.evidence:evidence", "List, fetch and verify what was taken from endpoints."),
+        "detections": ("stanch.cli.detections:detections", "List what somebody should look at."),
         "audit": ("stanch.cli.audit:audit", "List who did what; verify that nobody changed it."),
     },
     "Endpoints": {
         "endpoints": ("stanch.cli.fleet:endpoints", "List and search endpoints."),
         "endpoint": ("stanch.cli.fleet:endpoint", "Show, label or revoke one endpoint."),
+        "groups": ("stanch.cli.groups:groups", "List, make and change groups of endpoints."),
+        "policy": ("stanch.cli.policy:policy", "Show and change what the endpoints of a group follow."),
+        "release-code": ("stanch.cli.release_code:release_code", "Show the code that lifts an isolation on the spot."),
         "token": ("stanch.cli.tokens:token", "Make and withdraw enrolment tokens."),
+    },
+    "Server": {
+        "addresses": ("stanch.cli.addresses:addresses", "Show or announce where agents reach the server."),
     },
     "Yourself": {
         "login": ("stanch.cli.account:login", "Sign in to a server."),

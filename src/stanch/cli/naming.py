@@ -1,11 +1,16 @@
 """What the shell offers when a name is being typed: asked of the server, quickly or not at all."""
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from click.shell_completion import CompletionItem
+
+    from stanch.client.api import Client
 
 MOST = 50
 PATIENCE = 1.0
@@ -14,8 +19,17 @@ PATIENCE = 1.0
 
 def endpoint_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
     """Host names that begin so; none when nobody is signed in or the server does not answer."""
-    from itertools import islice
+    return _offered(
+        lambda client: (one.hostname for one in islice(client.endpoints(search=incomplete), MOST)), incomplete
+    )
 
+
+def group_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Names of groups that begin so; none when nobody is signed in or the server does not answer."""
+    return _offered(lambda client: (one.name for one in client.groups()), incomplete)
+
+
+def _offered(names: "Callable[[Client], Iterable[str]]", incomplete: str) -> "list[CompletionItem]":
     from click.shell_completion import CompletionItem
 
     from stanch.cli.connect import connected
@@ -24,12 +38,11 @@ def endpoint_names(_ctx: click.Context, _param: click.Parameter, incomplete: str
 
     try:
         with connected(patience=PATIENCE) as client:
-            found = list(islice(client.endpoints(search=incomplete), MOST))
+            found = [one for one in names(client) if one.startswith(incomplete)][:MOST]
     except (StanchError, OSError):
         return []
     # A name that a shell could misread is not offered.
-    names = (one.hostname for one in found if one.hostname == plain(one.hostname) and _harmless(one.hostname))
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in found if name == plain(name) and _harmless(name)]
 
 
 def _harmless(name: str) -> bool:

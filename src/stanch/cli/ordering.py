@@ -11,7 +11,7 @@ from stanch.cli.checking import checked
 from stanch.cli.command import Command, json_option
 from stanch.cli.connect import connected
 from stanch.cli.following import finish
-from stanch.cli.naming import endpoint_names
+from stanch.cli.naming import endpoint_names, group_names
 from stanch.cli.plain import plain
 from stanch.core.action import AnyAction, Risk
 from stanch.core.errors import Cancelled, Invalid, UnknownAction
@@ -69,6 +69,7 @@ def _meaning(field: str) -> str:
 
 _EVERY_ORDER = (
     click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help=_meaning("labels")),
+    click.option("--group", metavar="NAME", shell_complete=group_names, help=_meaning("group")),
     click.option("--reason", metavar="TEXT", help=_meaning("reason")),
     click.option("--case", metavar="ID", help=_meaning("case")),
     click.option("--valid-for", metavar="DURATION", help=f"{_meaning('valid_for')}  [default: 1d]"),
@@ -149,10 +150,10 @@ def _read(option: OptionSpec, value: Any) -> Any:
 
 
 def _common(given: Mapping[str, Any]) -> OrderCommon:
-    if not (given["endpoints"] or given["labels"]):
+    if not (given["endpoints"] or given["labels"] or given["group"]):
         raise Invalid(
             "No endpoint was named",
-            expected="ENDPOINT... or --label KEY=VALUE",
+            expected="ENDPOINT..., --label KEY=VALUE or --group NAME",
             hint="`stanch endpoints` lists what there is.",
         )
     return checked(OrderCommon, given, "The order is wrong")
@@ -165,13 +166,13 @@ def _ask(client: "Client", spec: CommandSpec, order: OrderCommon) -> None:
     """Ask a person before what is destructive or changes many endpoints; Cancelled if they say no."""
     if order.dry_run or spec.risk is Risk.READ_ONLY or not sys.stdin.isatty():
         return
-    if order.endpoints and not order.labels:
+    if order.endpoints and (order.group or not order.labels):
         count = len(order.endpoints)
     else:
-        count = sum(1 for _ in client.endpoints(labels=order.labels))
+        count = sum(1 for _ in client.endpoints(labels=order.labels, group=order.group))
     if spec.risk is not Risk.DESTRUCTIVE and count <= MANY:
         return
-    targets = ", ".join([*order.endpoints[:MANY], *order.labels])
+    targets = ", ".join([*order.endpoints[:MANY], *order.labels, *([f"group {order.group}"] if order.group else [])])
     click.echo(f"{spec.summary} ({spec.risk}) {spec.undo or ''}", err=True)
     if not click.confirm(f"Do it on {count} endpoints ({plain(targets, longest=200)})?", err=True):
         raise Cancelled("Nothing was ordered", hint="See what would happen with --dry-run.")

@@ -17,6 +17,8 @@ SOCKET_VARIABLE: Final = "STANCH_AGENT_SOCKET"
 CONFIG: Final = Path("/etc/stanch/agent.toml")
 STATE: Final = Path("/var/lib/stanch/agent")
 SOCKET: Final = Path("/run/stanch/agent.sock")
+CODE_SOCKET: Final = "code.sock"
+"""Beside the other: for every user of the machine."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -19,6 +19,7 @@ from stanch.cli.places import (
     socket_option,
     state_option,
 )
+from stanch.cli.service import service
 from stanch.core.errors import Invalid
 
 MAX_TOKEN_FILE = 1000
@@ -79,6 +80,9 @@ def agent() -> None:
     """Enrol this machine as an endpoint; run its agent."""
 
 
+agent.add_command(service)
+
+
 @agent.command(
     examples=(
         "agent enroll --server https://server:8444 --token-file token.txt --ca-pin 5f1d…c0",
@@ -90,17 +94,27 @@ def agent() -> None:
 @click.option("--token-file", type=click.File("r"), metavar="FILE", help="Read the token there; - for standard input.")
 @click.option("--ca-pin", required=True, metavar="SHA256", help="SHA-256 of the server's CA.")
 @state_option
+@click.option("--proxy", metavar="URL", help="HTTP proxy on the way there; the agent keeps it, its password too.")
 @click.option("--again", is_flag=True, help="Replace an identity that is here already, and begin a new journal.")
 @json_option
 def enroll(
-    *, url: str, token: str | None, token_file: Any, ca_pin: str, state: Path, again: bool, as_json: bool
+    *,
+    url: str,
+    token: str | None,
+    token_file: Any,
+    ca_pin: str,
+    state: Path,
+    proxy: str | None,
+    again: bool,
+    as_json: bool,
 ) -> None:
     """Enrol this machine as an endpoint, with a token from `stanch token create`."""
     from stanch.agent.enroll import enroll as enter
     from stanch.cli.render import Note, show
     from stanch.cli.screen import print_json, show_blocks
 
-    identity = completed(enter(server=url, token=_token(token, token_file), ca_pin=ca_pin, state=state, again=again))
+    secret = _token(token, token_file)
+    identity = completed(enter(server=url, token=secret, ca_pin=ca_pin, state=state, proxy=proxy, again=again))
     if as_json:
         print_json({"endpoint": identity.endpoint, "state": str(state)})
     else:

@@ -26,13 +26,23 @@ from stanch.core.rest import (
     ActionView,
     AuditEntryView,
     AuditVerified,
+    DetectionView,
+    EffectivePolicy,
     EndpointView,
     EvidenceView,
+    GroupChange,
+    GroupCreate,
+    GroupView,
     Health,
     LabelChange,
     LoginRequest,
     OrderCommon,
     OrderView,
+    PolicyChange,
+    PolicyView,
+    ReleaseCodes,
+    ServerAddresses,
+    ServerAddressesView,
     Session,
     TaskEvent,
     TaskView,
@@ -130,9 +140,11 @@ class Client:
         """What can be ordered."""
         return tuple(self._page(ActionView, "actions", {})[0])
 
-    def endpoints(self, *, search: str = "", labels: Sequence[str] = ()) -> Iterator[EndpointView]:
-        """Endpoints that contain the text (host name, address, ...) and carry all the labels."""
-        return self._list(EndpointView, "endpoints", {"search": search, "label": list(labels)})
+    def endpoints(
+        self, *, search: str = "", labels: Sequence[str] = (), group: str | None = None
+    ) -> Iterator[EndpointView]:
+        """Endpoints that contain the text (host name, address, ...), carry all the labels and belong to the group."""
+        return self._list(EndpointView, "endpoints", {"search": search, "label": list(labels), "group": group})
 
     def endpoint(self, key: str) -> EndpointView:
         """One endpoint, by id or host name."""
@@ -145,6 +157,45 @@ class Client:
     def revoke(self, key: str) -> None:
         """Accept the endpoint's certificate no longer."""
         self._http.ask("POST", _path("endpoints", key, "revoke"))
+
+    def release_codes(self, key: str, *, reason: str = "") -> ReleaseCodes:
+        """The codes that lift an isolation at the endpoint itself; the look and its reason are in the audit."""
+        path = _path("endpoints", key, "release-codes")
+        return read(ReleaseCodes, self._http.ask("GET", path, query={"reason": reason}))
+
+    # --- groups and policies -----------------------------------------------------------------------------------------
+
+    def groups(self) -> tuple[GroupView, ...]:
+        """All groups, the one that decides first at the top."""
+        return tuple(self._page(GroupView, "groups", {})[0])
+
+    def group(self, key: str) -> GroupView:
+        """One group."""
+        return self._get(GroupView, "groups", key)
+
+    def create_group(self, group: GroupCreate) -> GroupView:
+        """A new group, without a policy."""
+        return self._send(GroupView, "POST", "groups", group)
+
+    def change_group(self, key: str, change: GroupChange) -> GroupView:
+        """Change labels, rank or description of a group."""
+        return self._send(GroupView, "PATCH", _path("groups", key), change)
+
+    def delete_group(self, key: str) -> None:
+        """Delete a group, and its policy with it."""
+        self._http.ask("DELETE", _path("groups", key))
+
+    def policy(self, key: str) -> PolicyView:
+        """The policy of a group."""
+        return self._get(PolicyView, "groups", key, "policy")
+
+    def change_policy(self, key: str, change: PolicyChange) -> PolicyView:
+        """Replace the policy of a group; Conflict if it is no longer the version that the change is based on."""
+        return self._send(PolicyView, "PUT", _path("groups", key, "policy"), change)
+
+    def effective_policy(self, key: str) -> EffectivePolicy:
+        """The settings that an endpoint (id or host name) follows, and the groups that decided them."""
+        return self._get(EffectivePolicy, "endpoints", key, "policy")
 
     # --- orders ------------------------------------------------------------------------------------------------------
 
@@ -191,6 +242,16 @@ class Client:
         """Withdraw an enrolment token."""
         self._http.ask("DELETE", _path("tokens", key))
 
+    # --- where agents reach the server -------------------------------------------------------------------------------
+
+    def addresses(self) -> ServerAddressesView:
+        """What agents are told about where the server is."""
+        return self._get(ServerAddressesView, "server", "addresses")
+
+    def announce(self, wanted: ServerAddresses) -> ServerAddressesView:
+        """Announce these addresses, and no others, besides those of the server's configuration."""
+        return self._send(ServerAddressesView, "PUT", "server/addresses", wanted)
+
     # --- evidence ----------------------------------------------------------------------------------------------------
 
     def evidence(self, *, order: str = "", task: str = "") -> Iterator[EvidenceView]:
@@ -204,6 +265,12 @@ class Client:
     def download(self, evidence: EvidenceView, into: Path, *, progress: Progress = silent) -> None:
         """Bring the content into a new file, resumed after cut connections, and verify its SHA-256."""
         download(self._http, evidence, into, progress=progress, sleep=self._sleep)
+
+    # --- detections --------------------------------------------------------------------------------------------------
+
+    def detections(self, *, endpoint: str = "", kind: str = "", severity: str = "") -> Iterator[DetectionView]:
+        """What somebody should look at, the newest first; of one endpoint, of one kind, from a severity on."""
+        return self._list(DetectionView, "detections", {"endpoint": endpoint, "kind": kind, "severity": severity})
 
     # --- audit -------------------------------------------------------------------------------------------------------
 

@@ -183,6 +183,8 @@ class Action(Generic[P, R]):
     verify: VerifyFn[P, R] | None = field(default=None, repr=False)
     undo: Undo[P, R] | Irreversible | None = None
     openc2: Pair | None = None
+    release_code: bool = False
+    """Does each task of it come with a code that takes its effect back at the endpoint itself, without the server?"""
     source: str = ""
     """The module that declares it."""
 
@@ -270,6 +272,7 @@ def action(
     verify: VerifyFn[Any, Any] | None = None,
     undo: Undo[Any, Any] | Irreversible | None = None,
     openc2: Pair | None = None,
+    release_code: bool = False,
 ) -> Declare:
     """Declare an action: the decorated function runs it, its annotations are the parameters and the result."""
 
@@ -296,6 +299,7 @@ def action(
             verify=verify,
             undo=undo,
             openc2=openc2,
+            release_code=release_code,
             source=run.__module__,
         )
         check_declaration(declared)

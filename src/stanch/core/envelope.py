@@ -17,8 +17,9 @@ from joserfc.util import json_b64encode, urlsafe_b64encode
 from pydantic import Field, ValidationError
 
 from stanch.core.errors import BadSignature, Expired, Invalid, Outdated, Replayed, TooLarge, WrongEndpoint
-from stanch.core.host import Peer
+from stanch.core.isolation import ReleaseCode
 from stanch.core.model import LooseModel
+from stanch.core.network import Peer
 from stanch.core.types import Id, Name, Text
 
 ALGORITHM = "Ed25519"
@@ -68,6 +69,8 @@ class OrderBody(LooseModel):
     """Name of the principal."""
     reason: Text = ""
     """Why, as the requester put it."""
+    release_code: ReleaseCode | None = None
+    """Recognises the code that lifts the effect of this task at the endpoint itself."""
 
 
 class CancelBody(LooseModel):

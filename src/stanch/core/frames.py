@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from stanch.core.errors import ErrorBody, Invalid, TooLarge
 from stanch.core.host import Effect
+from stanch.core.isolation import IsolationStatus
 from stanch.core.model import LooseModel
 from stanch.core.task import State
 from stanch.core.types import Id, Name, Text
@@ -22,6 +23,8 @@ PROTOCOL = 1
 MAX_FRAME_BYTES = 4 * 1_048_576
 PART_BYTES = 8 * 1_048_576
 MAX_PARTS = 1_048_576
+MAX_EFFECTS = 300
+"""Lasting effects of one endpoint."""
 
 
 Sequence = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -80,8 +83,10 @@ class Hello(LooseModel):
     """Ability to `yes`, or the reason why not."""
     policy_digest: Text = ""
     """SHA-256 of the local policy."""
-    effects: Annotated[tuple[Effect, ...], Field(max_length=100)] = ()
+    effects: Annotated[tuple[Effect, ...], Field(max_length=MAX_EFFECTS)] = ()
     """Lasting effects in force."""
+    isolation: IsolationStatus | None = None
+    """Is it cut off?"""
     open_tasks: Annotated[tuple[Id, ...], Field(max_length=10_000)] = ()
     """Tasks that the agent has and has not answered finally."""
 
@@ -90,8 +95,10 @@ class Heartbeat(LooseModel):
     """Agent: still here."""
 
     type: Literal["heartbeat"] = "heartbeat"
-    effects: Annotated[tuple[Effect, ...], Field(max_length=100)] = ()
+    effects: Annotated[tuple[Effect, ...], Field(max_length=MAX_EFFECTS)] = ()
     """Lasting effects in force."""
+    isolation: IsolationStatus | None = None
+    """Is it cut off?"""
     inventory: Inventory | None = None
     """When it has changed."""
 
@@ -257,6 +264,20 @@ class Enrolled(LooseModel):
     """Where the gateway is."""
 
 
+class RenewRequest(LooseModel):
+    """Agent: my certificate grows old."""
+
+    csr: Annotated[str, Field(max_length=10_000)]
+    """Certificate signing request of a new key, PEM."""
+
+
+class Renewed(LooseModel):
+    """Server: a new certificate. The old one is accepted until the new one was used once."""
+
+    certificate: Annotated[str, Field(max_length=20_000)]
+    """PEM."""
+
+
 class PartInfo(LooseModel):
     """One part of evidence."""
 
@@ -305,6 +326,8 @@ LINK_PATH = "/v1/link"
 """WebSocket, mutual TLS."""
 ENROL_PATH = "/v1/enroll"
 """POST EnrolRequest -> Enrolled; needs no client certificate, for it is how one gets it."""
+RENEW_PATH = "/v1/renew"
+"""POST RenewRequest -> Renewed; with the certificate that is to be replaced."""
 CA_PATH = "/v1/ca"
 """GET the CA certificate in PEM; without a client certificate, to be checked against the pin."""
 EVIDENCE_PATH = "/v1/evidence"

@@ -9,99 +9,31 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
 from stanch.core.model import Model
-from stanch.core.types import Address, AnyNetwork, EndpointPath, EvidenceRef, Instant, Mode, Pid, Port, Size, Text
+from stanch.core.network import Firewall, Names, Peer
+from stanch.core.settings import GroupSettings
+from stanch.core.types import (
+    EndpointPath,
+    EvidenceRef,
+    Instant,
+    Mode,
+    Pid,
+    Size,
+    Text,
+)
 
-# --- network ---------------------------------------------------------------------------------------------------------
-
-
-class Peer(Model):
-    """One address and port of the server, or of a proxy on the way to it."""
-
-    address: Address
-    """IPv4 or IPv6."""
-
-    port: Port
-    """TCP port."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IsolationRules:
-    """What an isolated endpoint may still talk to. Loopback, DHCP and IPv6 neighbour discovery always stay."""
-
-    servers: tuple[Peer, ...]
-    allow: tuple[AnyNetwork, ...] = ()
+# --- people ----------------------------------------------------------------------------------------------------------
 
 
-class IsolationState(StrEnum):
-    """What the kernel says, not what was ordered."""
+class Users(Protocol):
+    """The people who are logged in."""
 
-    RELEASED = "released"
-    """No table of ours."""
-
-    ISOLATED = "isolated"
-    """Our tables are complete and armed."""
-
-    PARTIAL = "partial"
-    """Some part is missing: a device without its egress chain, or one of the tables."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelIsolation:
-    """The isolation as the kernel has it."""
-
-    state: IsolationState
-    rules: IsolationRules | None
-    """The rules in force; None when released, or when they are not ours to read."""
-
-    remaining: timedelta | None
-    """Until the kernel itself lifts it; None when it never does, or when released."""
-
-    not_covered: tuple[str, ...] = ()
-    """What the tables cannot reach on this machine, one line each."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Socket:
-    """An open network socket."""
-
-    protocol: str
-    """tcp or udp."""
-
-    local: str
-    remote: str
-    state: str
-
-
-class Firewall(Protocol):
-    """Network isolation, in tables of our own; bound to one network namespace, and refusing any other.
-
-    The deadline is part of the rules: the kernel stops enforcing them when it passes, whoever is still alive.
-    """
-
-    async def isolate(self, rules: IsolationRules, *, lift_after: timedelta | None) -> None:
-        """Put the rules in force in one transaction, replacing earlier ones; Unsupported if the kernel cannot."""
-        ...
-
-    async def lift(self) -> bool:
-        """Remove our tables in one transaction; False if there were none."""
-        ...
-
-    async def isolation(self) -> KernelIsolation:
-        """What is in force."""
-        ...
-
-    async def forbidden_sockets(self, rules: IsolationRules) -> tuple[Socket, ...]:
-        """Connected sockets to peers that the rules do not allow; loopback excepted."""
-        ...
-
-    async def destroy_sockets(self, rules: IsolationRules) -> int:
-        """Destroy every forbidden socket, idle ones included; how many. Unsupported if the kernel cannot."""
+    async def tell(self, text: str) -> int:
+        """Show a text on the terminals of everybody who is logged in; how many there are. Never raises."""
         ...
 
 
@@ -307,6 +239,22 @@ class Effect(Model):
     detail: Mapping[str, Any] = {}
     """The parameters in force."""
 
+    order: Annotated[str, Field(max_length=64)] = ""
+    """The order that asked for it."""
+
+    by: Annotated[str, Field(max_length=200)] = ""
+    """Who ordered it."""
+
+    origin: Annotated[str, Field(max_length=200)] = ""
+    """How the order came in."""
+
+    reason: Text = ""
+    """Why."""
+
+    private: Mapping[str, Any] = {}
+    """What only the endpoint itself needs, and the server is never told: the rules in numbers, what recognises its
+    release code."""
+
 
 class Effects(Protocol):
     """Lasting effects: on disk before they are in force, lifted at their own deadline in boot time, even offline."""
@@ -318,13 +266,29 @@ class Effects(Protocol):
         lift_action: str,
         lift_params: Record,
         detail: Record,
+        private: Record | None = None,
         lasts: timedelta | None,
     ) -> Effect:
-        """Write it down (or replace it), returning when it is on the disk."""
+        """Write it down (or replace it), returning when it is on the disk.
+
+        Who ordered it and why, and what recognises its release code (`private["release_code"]`), are of the task.
+        """
+        ...
+
+    async def amend(self, name: str, *, detail: Record | None = None, private: Record | None = None) -> None:
+        """Replace these parts, and leave everything else, its deadline too, as it is; nothing if it is not in force."""
         ...
 
     async def drop(self, name: str) -> None:
         """It is no longer in force."""
+        ...
+
+    def all(self) -> tuple[Effect, ...]:
+        """Everything that is in force."""
+        ...
+
+    def remaining(self, name: str) -> timedelta | None:
+        """How long until its deadline, 0 if that has passed; None if it has none, or is not in force."""
         ...
 
     def current(self, name: str) -> Effect | None:
@@ -336,7 +300,11 @@ class Server(Protocol):
     """The agent's own server, seen from an action."""
 
     def peers(self) -> tuple[Peer, ...]:
-        """Every address at which it can be reached now: the live peer first."""
+        """Every address at which it can be reached directly: the live peer first."""
+        ...
+
+    def proxies(self) -> tuple[Peer, ...]:
+        """The proxies through which it is reached; then there is no direct way."""
         ...
 
     async def confirm(self, *, within: timedelta) -> bool:
@@ -357,7 +325,15 @@ class Host:
     """One endpoint, in the hands of one task."""
 
     task: str
+    origin: str
+    """How the order came in: see core.policy. By a rule, the policy of the endpoint's groups decides how it is done."""
+
+    settings: GroupSettings
+    """The policy of the endpoint's groups."""
+
     firewall: Firewall
+    names: Names
+    users: Users
     processes: Processes
     files: Files
     evidence: Evidence

@@ -48,6 +48,10 @@ class Permission(StrEnum):
     """Download bytes taken from endpoints."""
     ENROL = "enrol"
     """Make and withdraw enrolment tokens, label and revoke endpoints."""
+    RELEASE_CODE = "release-code"
+    """See the codes that lift an isolation at the endpoint itself."""
+    CONFIGURE = "configure"
+    """Make groups and change their policies."""
     ADMINISTER = "administer"
     """Accounts, settings, the audit."""
 
@@ -78,7 +82,7 @@ ROLES: Mapping[Role, Rights] = {
     Role.VIEWER: Rights(None, _READ),
     Role.ANALYST: Rights(Risk.READ_ONLY, _WORK),
     Role.RESPONDER: Rights(Risk.DISRUPTIVE, _WORK),
-    Role.INCIDENT_LEAD: Rights(Risk.DESTRUCTIVE, _WORK),
+    Role.INCIDENT_LEAD: Rights(Risk.DESTRUCTIVE, _WORK | {Permission.RELEASE_CODE}),
     Role.ADMINISTRATOR: Rights(Risk.DESTRUCTIVE, frozenset(Permission)),
 }
 """Beware: EVIDENCE reads any file that READ_ONLY orders may fetch, secrets included; ENROL brings machines of one's own
@@ -119,6 +123,8 @@ _ALL = frozenset({_X, _K, _M, _O, Solution.OPENC2})
 SOLUTION_MAY: Mapping[str, frozenset[Solution]] = {
     "isolate": _ALL,
     "release": _ALL,
+    "block_address": frozenset({Solution.OPENC2}),
+    "unblock_address": frozenset({Solution.OPENC2}),
     "get_file": _ALL - {Solution.OPENC2},
     "kill_process": _ALL,
 }

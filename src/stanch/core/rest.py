@@ -11,14 +11,37 @@ from pydantic import Field
 from stanch.core.errors import ErrorBody
 from stanch.core.frames import Inventory
 from stanch.core.host import Effect
+from stanch.core.isolation import IsolationStatus
 from stanch.core.model import LooseModel, Model
 from stanch.core.policy import Origin, Role, Solution
+from stanch.core.settings import GroupSettings, NewSettings
 from stanch.core.task import State
 from stanch.core.types import Duration, Id, Instant, Label, Name, Text, hours
 
 MAX_TARGETS = 100_000
 
 Targets = Annotated[tuple[Name, ...], Field(max_length=MAX_TARGETS)]
+
+
+MAX_ANNOUNCED = 16
+
+
+class ServerAddresses(Model):
+    """Addresses that agents are told besides those of the server's configuration."""
+
+    urls: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=MAX_ANNOUNCED)]
+    """All of them, best first: https://HOST:PORT of the port for agents. None takes the earlier ones back."""
+
+
+class ServerAddressesView(LooseModel):
+    """What agents are told about where the server is."""
+
+    configured: tuple[Text, ...] = ()
+    """URLs of the names that the server was started with."""
+    announced: tuple[Text, ...] = ()
+    """URLs that were announced besides."""
+    peers: tuple[Text, ...] = ()
+    """The addresses behind all of them, as the server resolves them now."""
 
 
 class OrderCommon(Model):
@@ -28,6 +51,8 @@ class OrderCommon(Model):
     """Endpoint ids or host names."""
     labels: Annotated[tuple[Label, ...], Field(max_length=20)] = ()
     """All endpoints that carry all of these labels."""
+    group: Name | None = None
+    """All endpoints of this group; with labels, those of them that carry them."""
     reason: Text = ""
     """Why; it stands in the audit."""
     case: Annotated[str, Field(max_length=200)] | None = None
@@ -121,6 +146,10 @@ class EndpointView(LooseModel):
     """Ability to `yes`, or why not."""
     effects: tuple[Effect, ...]
     """Lasting effects in force, as last heard."""
+    isolation: IsolationStatus | None = None
+    """Is it cut off? As last heard; null if it never said."""
+    groups: tuple[str, ...] = ()
+    """Its groups, the one that decides first."""
     enrolled: Instant
     """When."""
 
@@ -132,6 +161,114 @@ class LabelChange(Model):
     """`key=value` to set."""
     remove: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
     """Keys to remove."""
+
+
+class GroupCreate(Model):
+    """A group to be made: a name for the endpoints that carry all of its labels."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    """Small letters, digits and . _ -"""
+    labels: Annotated[tuple[Label, ...], Field(max_length=20)]
+    """Labels that its endpoints carry; none means all endpoints."""
+    rank: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Of the groups of an endpoint the one with the smallest rank decides, section by section."""
+    description: Text = ""
+    """What it is for."""
+
+
+class GroupChange(Model):
+    """What to change of a group; null leaves it."""
+
+    labels: Annotated[tuple[Label, ...], Field(max_length=20)] | None = None
+    """Labels that its endpoints carry."""
+    rank: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Its rank."""
+    description: Text | None = None
+    """What it is for."""
+
+
+class GroupView(LooseModel):
+    """A group, as the API shows it."""
+
+    name: Name
+    """Its name."""
+    labels: tuple[str, ...]
+    """Labels that its endpoints carry."""
+    rank: int
+    """The smallest decides."""
+    description: Text
+    """What it is for."""
+    endpoints: int
+    """How many endpoints belong to it now."""
+    sections: tuple[str, ...]
+    """Sections that its policy sets."""
+
+
+class PolicyView(LooseModel):
+    """The policy of a group, as the API shows it."""
+
+    group: Name
+    """Its group."""
+    version: int
+    """Grows with each change; 0 before the first."""
+    settings: GroupSettings
+    """By section."""
+    changed: Instant | None = None
+    """When it was changed last."""
+    changed_by: str = ""
+    """Who did."""
+
+
+class EffectivePolicy(LooseModel):
+    """The settings of one endpoint, of all its groups together."""
+
+    endpoint: Id
+    """Which."""
+    hostname: Name
+    """Its host name."""
+    groups: tuple[str, ...]
+    """Its groups, the one that decides first."""
+    settings: GroupSettings
+    """By section; null where none of its groups says anything."""
+    decided_by: Mapping[str, str]
+    """Section to the group that decided it."""
+
+
+class PolicyChange(Model):
+    """A whole new policy for a group."""
+
+    settings: NewSettings
+    """By section; a section that is left out is not set."""
+    based_on: Annotated[int, Field(ge=0)] | None = None
+    """The version that was edited: Conflict if somebody else changed it meanwhile; null to overwrite."""
+
+
+class ReleaseCodeEntry(LooseModel):
+    """The code of one task."""
+
+    task: Id
+    """The task; the endpoint says which one it waits for."""
+    order: Id
+    """Its order."""
+    action: Name
+    """What it lifts the effect of."""
+    code: str
+    """To be typed at the endpoint: `stanch local isolation release-code CODE`."""
+    in_force: bool
+    """Is this the task whose effect the endpoint last said it has in force?"""
+    created: Instant
+    """When it was ordered."""
+
+
+class ReleaseCodes(LooseModel):
+    """The codes that may lift an isolation of an endpoint at the endpoint itself."""
+
+    endpoint: Id
+    """Which."""
+    hostname: Name
+    """Its host name."""
+    codes: tuple[ReleaseCodeEntry, ...]
+    """Newest first."""
 
 
 class LoginRequest(Model):
@@ -229,6 +366,29 @@ class EvidenceView(LooseModel):
     """Bytes here so far."""
     created: Instant
     """When it was begun."""
+
+
+class DetectionView(LooseModel):
+    """Something that somebody should look at, as the API shows it."""
+
+    id: int
+    """Its number; later ones have larger numbers."""
+    endpoint: Id
+    """Where."""
+    hostname: Name
+    """Its host name."""
+    kind: Name
+    """What: see core.detections."""
+    title: str
+    """The same in words."""
+    severity: str
+    """low, medium or high."""
+    detail: Mapping[str, Any]
+    """As the endpoint told it: not to be trusted."""
+    at: Instant
+    """When, by the endpoint's clock."""
+    received: Instant
+    """When the server heard of it."""
 
 
 class AuditEntryView(LooseModel):

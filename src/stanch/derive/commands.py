@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from stanch.core.action import Action, AnyAction, Irreversible, Params, Risk, Undo
+from stanch.core.action import Action, AnyAction, Irreversible, Risk, Undo
 from stanch.core.errors import Invalid
 from stanch.core.model import Model
 from stanch.core.types import TypeInfo, describe
@@ -64,6 +64,8 @@ class OptionSpec:
     """May be given several times."""
     nullable: bool = False
     """`none` is a value."""
+    emptied: bool = False
+    """That value is the empty list: the only way to type one in the place of a default."""
     required: bool = False
     """Has no default."""
     default: str | None = None
@@ -127,16 +129,17 @@ def undo_sentence(action: Action[Any, Any]) -> str | None:
     return f"Cannot be undone: {action.undo.why}" if isinstance(action.undo, Irreversible) else None
 
 
-def options_of(params: type[Params]) -> tuple[OptionSpec, ...]:
-    """One option for each parameter, in the order of their declaration."""
+def options_of(params: type[Model]) -> tuple[OptionSpec, ...]:
+    """One option for each parameter, in the order of their declaration; or for each setting of a section."""
     return tuple(_option(params, name, info) for name, info in params.model_fields.items())
 
 
-def _option(params: type[Params], name: str, info: FieldInfo) -> OptionSpec:
+def _option(params: type[Model], name: str, info: FieldInfo) -> OptionSpec:
     shape = shape_of(annotation_of(info))
     kind, described = kind_of(shape.inner), _described(shape.inner)
     default = None if info.is_required() else shown_default(params, name)
-    nullable = shape.nullable and not (kind in _ANY_TEXT and default == NONE)
+    emptied = shape.several and not shape.nullable and default is not None and kind not in _ANY_TEXT
+    nullable = emptied or (shape.nullable and not (kind in _ANY_TEXT and default == NONE))
     return OptionSpec(
         name=name,
         flags=_flags(name, switch=kind == "boolean" and not nullable and not shape.several),
@@ -146,6 +149,7 @@ def _option(params: type[Params], name: str, info: FieldInfo) -> OptionSpec:
         choices=tuple(_choices(shape.inner)),
         multiple=shape.several,
         nullable=nullable,
+        emptied=emptied,
         required=info.is_required(),
         default=None if kind == "secret" else default,
     )
@@ -245,7 +249,9 @@ def _raw(option: OptionSpec, value: Any) -> Any:
     if not option.multiple:
         return _raw_one(option, value)
     typed = [str(one) for one in value]
-    return None if option.nullable and typed == [NONE] else [_raw_one(option, one) for one in typed]
+    if option.nullable and typed == [NONE]:
+        return [] if option.emptied else None
+    return [_raw_one(option, one) for one in typed]
 
 
 def _raw_one(option: OptionSpec, value: Any) -> Any:

@@ -1,15 +1,17 @@
 """The server's keys: its certificate authority, its own TLS identity, the agents' certificates, and the signing key.
 
-Four files, each readable by the server only: `ca.key`, `ca.pem`, `server.pem` (key and certificate together, made anew
-at every start), `signing.jwk`. The CA and the signing key are made once and never change: agents pin both.
+Five files, each readable by the server only: `ca.key`, `ca.pem`, `server.pem` (key and certificate together, made anew
+at every start), `signing.jwk`, `release.key`. The CA and the signing key are made once and never change: agents pin
+both. From the release key all release codes follow.
 
 Everything is backdated by a day, because an endpoint's clock may be wrong by that much.
 """
 
 import json
+import secrets
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from ipaddress import ip_address
@@ -24,10 +26,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
-from stanch.core.errors import BadSignature, Invalid, TooLarge, Unavailable
+from stanch.core.errors import BadSignature, Conflict, Invalid, TooLarge, Unavailable
 from stanch.disk.atomic import atomic_write
 
 MAX_CSR_BYTES = 10_000
+RELEASE_KEY_BYTES = 32
 BACKDATED = timedelta(hours=24)
 CA_LASTS = timedelta(days=3653)
 SERVER_LASTS = timedelta(days=825)
@@ -55,23 +58,33 @@ class ServerTls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
-    """The CA and the signing key, in memory."""
+    """The CA, the signing key and the release key, in memory."""
 
     folder: Path
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
     signing_key: OKPKey
+    release_key: bytes = field(repr=False)
     clock: Callable[[], datetime]
+    agent_lasts: timedelta = AGENT_LASTS
+    """For how long an endpoint's certificate is valid."""
 
     @classmethod
-    def open(cls, folder: Path, *, clock: Callable[[], datetime]) -> "Authority":
+    def open(cls, folder: Path, *, clock: Callable[[], datetime], agent_lasts: timedelta = AGENT_LASTS) -> "Authority":
         """Read the keys from a folder; make them at the first start. Unavailable if what is there cannot be used."""
         if not (folder / "ca.pem").exists():
             _make(folder, now=clock())
         key = _read_ca_key(folder / "ca.key")
         certificate = _read_ca(folder / "ca.pem", key)
-        signing_key = _read_signing_key(folder / "signing.jwk")
-        return cls(folder=folder, certificate=certificate, key=key, signing_key=signing_key, clock=clock)
+        return cls(
+            folder=folder,
+            certificate=certificate,
+            key=key,
+            signing_key=_read_signing_key(folder / "signing.jwk"),
+            release_key=_release_key(folder / "release.key"),
+            clock=clock,
+            agent_lasts=agent_lasts,
+        )
 
     @property
     def pem(self) -> str:
@@ -92,15 +105,29 @@ class Authority:
         certificate = self._issue(
             public,
             x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, endpoint)]),
-            lasts=AGENT_LASTS,
+            lasts=self.agent_lasts,
             usage=ExtendedKeyUsageOID.CLIENT_AUTH,
         )
         return AgentCertificate(_pem(certificate), certificate.public_bytes(serialization.Encoding.DER))
+
+    def renew_agent(self, csr_pem: str, endpoint: str, *, current: bytes) -> AgentCertificate:
+        """The same for an endpoint that has a certificate (DER) already; Conflict if it asks for the same key again."""
+        if _requested_key(csr_pem) == x509.load_der_x509_certificate(current).public_key():
+            raise Conflict(
+                "The new certificate must be for a new key", hint="A key that was stolen unseen is to end with it."
+            )
+        return self.issue_agent(csr_pem, endpoint)
 
     def tls(self, names: Iterable[str]) -> "ServerTls":
         """TLS for both ports, with a new certificate for these names and addresses."""
         identity = self._server_identity(names)
         return ServerTls(api=_api_tls(identity), gateway=_gateway_tls(identity, ca=self.pem))
+
+    def certify(self, tls: "ServerTls", names: Iterable[str]) -> None:
+        """Let both ports show a new certificate, for these names and addresses, to whoever connects from now on."""
+        identity = self._server_identity(names)
+        for context in (tls.api, tls.gateway):
+            context.load_cert_chain(identity)
 
     def _server_identity(self, names: Iterable[str]) -> Path:
         """A new key and certificate for our own names and addresses, with the CA, in one file."""
@@ -243,6 +270,19 @@ def _read_signing_key(path: Path) -> OKPKey:
         return OKPKey.import_key({**key.as_dict(private=True), "kid": key.thumbprint()})
     except (OSError, JoseError, ValueError, TypeError, KeyError) as error:
         raise _unusable(path, error) from None
+
+
+def _release_key(path: Path) -> bytes:
+    """Random; made where it is missing, since servers from before there were release codes have none."""
+    if not path.exists():
+        atomic_write(path, secrets.token_bytes(RELEASE_KEY_BYTES))
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if len(key) != RELEASE_KEY_BYTES:
+        raise _unusable(path, f"{len(key)} bytes, not {RELEASE_KEY_BYTES}")
+    return key
 
 
 def _unusable(path: Path, why: object) -> Unavailable:

@@ -7,11 +7,12 @@ not final is delivered again: the agent's journal recognises it by the task.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import structlog
@@ -21,10 +22,12 @@ from stanch.core.action import Registry
 from stanch.core.envelope import AddressesBody, Body, CancelBody, OrderBody
 from stanch.core.errors import Interrupted
 from stanch.core.frames import Deliver, FromServer
+from stanch.core.isolation import ReleaseCode
 from stanch.core.rest import TaskEvent
 from stanch.core.task import Event, State, sources, transition
 from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
+from stanch.server.release_codes import CodeBook
 from stanch.server.signer import Signer
 from stanch.server.store.database import Database
 from stanch.server.store.tables import endpoints, orders, tasks
@@ -41,7 +44,7 @@ Send = Callable[[FromServer], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Link:
     """One agent's open link."""
 
@@ -78,8 +81,11 @@ class Claimed(NamedTuple):
 class Dispatcher:
     """Knows the open links and brings tasks to them."""
 
-    def __init__(self, *, registry: Registry, database: Database, signer: Signer, bus: Bus, now: Clock) -> None:
+    def __init__(
+        self, *, registry: Registry, database: Database, signer: Signer, codes: CodeBook, bus: Bus, now: Clock
+    ) -> None:
         self._registry = registry
+        self._codes = codes
         self._database = database
         self._signer = signer
         self._bus = bus
@@ -112,6 +118,15 @@ class Dispatcher:
     def attached(self, endpoint: str) -> bool:
         """Is its link up, and has it been told what was left from before?"""
         return endpoint in self._links and endpoint not in self._again
+
+    def link_of(self, endpoint: str) -> Link | None:
+        """Its link, if it is up."""
+        return self._links.get(endpoint)
+
+    @property
+    def linked(self) -> Collection[str]:
+        """Whose link is up."""
+        return self._links.keys()
 
     def disconnect(self, endpoint: str) -> None:
         """Close its link, if it has one."""
@@ -148,16 +163,23 @@ class Dispatcher:
 
     async def _send_ready(self) -> None:
         while self._ready:
-            one = self._ready.popleft()
-            try:
-                for delivery in self._deliveries(one):
-                    await self._send(delivery)
-            except Exception:
-                # Whatever is wrong with one task, those behind it must go on.
-                log.exception("an order could not be signed", task=one.id)
-            if len(self._ready) % BREATH == 0:
-                # Sending does not wait, so nothing else would get a turn.
-                await asyncio.sleep(0)
+            some = tuple(islice(self._ready, BREATH))
+            codes = await self._codes.verifiers(one.id for one in some if self._coded(one))
+            for one in some:
+                self._ready.popleft()
+                try:
+                    for delivery in self._deliveries(one, codes.get(one.id)):
+                        await self._send(delivery)
+                except Exception:
+                    # Whatever is wrong with one task, those behind it must go on.
+                    log.exception("an order could not be signed", task=one.id)
+            # Sending does not wait, so nothing else would get a turn.
+            await asyncio.sleep(0)
+
+    def _coded(self, row: Claimed) -> bool:
+        """Does its order carry what recognises a release code?"""
+        action = self._registry.get(row.action)
+        return action is not None and action.release_code and not row.dry_run
 
     async def _claim_chunk(self, endpoints: Sequence[str]) -> None:
         again = {one: self._again[one] for one in endpoints if one in self._again}
@@ -219,13 +241,13 @@ class Dispatcher:
             )
         return found
 
-    def _deliveries(self, row: Claimed) -> Iterator[_Delivery]:
+    def _deliveries(self, row: Claimed, code: ReleaseCode | None) -> Iterator[_Delivery]:
         if row.cancel_requested:
             yield _Delivery(row.endpoint, CancelBody(task=row.id), None)
         # After a cancel too: the order may have been lost, and only the agent can say that it will not run.
-        yield self._order(row)
+        yield self._order(row, code)
 
-    def _order(self, row: Claimed) -> _Delivery:
+    def _order(self, row: Claimed, code: ReleaseCode | None) -> _Delivery:
         if row.state == State.QUEUED and self._bus.listened_to:
             self._bus.publish(
                 TaskEvent(type="task", task=row.id, order=row.order_id, endpoint=row.endpoint, state=State.SENT)
@@ -241,6 +263,7 @@ class Dispatcher:
             origin=row.origin,
             requested_by=row.requested_by,
             reason=row.reason,
+            release_code=code,
         )
         return _Delivery(row.endpoint, body, row.valid_until)
 

@@ -3,17 +3,20 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
 
-from stanch.core.errors import Conflict, Denied, NotFound
+from stanch.core.errors import Conflict, Denied, NotFound, TooManyRequests
 from stanch.core.frames import EnrolRequest, Heartbeat, Hello, Inventory, Notice
+from stanch.core.isolation import IsolationStatus
 from stanch.core.policy import Permission, Principal, reach
 from stanch.core.rest import EndpointView, LabelChange
 from stanch.server import audit
 from stanch.server.clock import Clock
+from stanch.server.groups import Group, belonging, find, selectors
 from stanch.server.ids import new_id
 from stanch.server.store.database import Database
 from stanch.server.store.tables import endpoint_labels, endpoints, notices
@@ -21,6 +24,7 @@ from stanch.server.targets import carrying, labels_of
 from stanch.server.tokens import spend
 
 MAX_HOSTNAME = 255
+RENEWAL_PAUSE = timedelta(minutes=1)
 MAX_NOTICES = 10_000
 """Kept of one endpoint; the oldest go first."""
 
@@ -42,6 +46,7 @@ class _Beat:
 
     at: datetime
     effects: Sequence[Mapping[str, Any]]
+    isolation: Mapping[str, Any] | None
     inventory: Inventory | None
 
 
@@ -84,16 +89,59 @@ class Fleet:
         return endpoint, await self._database.write(unit)
 
     async def identify(self, *, certificate_sha256: str, name: str) -> Identity:
-        """Who presents this certificate; Denied if it is unknown, revoked, or carries another name."""
-        query = select(endpoints.c.id, endpoints.c.hostname, endpoints.c.revoked).where(
-            endpoints.c.certificate_sha256 == certificate_sha256
-        )
+        """Who presents this certificate; Denied if it is unknown, revoked, or carries another name.
+
+        The first use of a renewed certificate ends the one before it.
+        """
+        query = _identity_of(certificate_sha256)
         row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
         if row is None or row.id != name:
-            raise Denied("This certificate belongs to no endpoint", got=name[:100], hint="Enrol the endpoint again.")
+            raise _unknown(name)
         if row.revoked:
             raise _revoked(row.id)
+        if row.certificate_sha256 != certificate_sha256:
+            await self._database.write(partial(self._promote, endpoint=row.id, certificate_sha256=certificate_sha256))
         return Identity(row.id, row.hostname)
+
+    def _promote(self, connection: Connection, *, endpoint: str, certificate_sha256: str) -> None:
+        """Let a renewed certificate take the place of the one before it, unless it has."""
+        row = connection.execute(_identity_of(certificate_sha256)).one_or_none()
+        if row is None:
+            raise _unknown(endpoint)  # another renewal has replaced it meanwhile
+        if row.certificate_sha256 == certificate_sha256:
+            return
+        values = {"certificate_sha256": certificate_sha256, "next_certificate_sha256": None}
+        connection.execute(update(endpoints).where(endpoints.c.id == endpoint).values(**values))
+        detail = {"certificate": certificate_sha256, "before": row.certificate_sha256}
+        audit.append(
+            connection, audit.Entry(at=self._now(), who=endpoint, what="renew", subject=endpoint, detail=detail)
+        )
+
+    async def renew(self, endpoint: str, csr: str, issue: IssueCertificate) -> str:
+        """A new certificate for an endpoint that has proved who it is; one that waits unused is replaced.
+
+        The one before is accepted until the new one was used. Denied if it was revoked; TooManyRequests; what `issue`
+        raises.
+        """
+        now = self._now()
+
+        def unit(connection: Connection) -> str:
+            query = select(endpoints.c.revoked, endpoints.c.next_issued).where(endpoints.c.id == endpoint)
+            row = connection.execute(query).one_or_none()
+            if row is None or row.revoked:
+                raise _revoked(endpoint)
+            _check_pause(row.next_issued, now)
+            certificate, der = issue(csr, endpoint)
+            sha256 = hashlib.sha256(der).hexdigest()
+            values = {"next_certificate_sha256": sha256, "next_issued": now}
+            connection.execute(update(endpoints).where(endpoints.c.id == endpoint).values(**values))
+            entry = audit.Entry(
+                at=now, who=endpoint, what="certificate", subject=endpoint, detail={"certificate": sha256}
+            )
+            audit.append(connection, entry)
+            return certificate
+
+        return await self._database.write(unit)
 
     async def refuse_revoked(self, endpoint: str) -> None:
         """Denied if it was revoked since it was identified."""
@@ -129,6 +177,7 @@ class Fleet:
             "actions": dict(hello.actions),
             "capabilities": dict(hello.capabilities),
             "effects": [one.model_dump(mode="json") for one in hello.effects],
+            "isolation": _told(hello.isolation),
             "policy_digest": hello.policy_digest[:200],
             "last_seen": self._now(),
         }
@@ -141,7 +190,7 @@ class Fleet:
         before = self._seen.get(endpoint)
         effects = [one.model_dump(mode="json") for one in beat.effects]
         inventory = beat.inventory or (before.inventory if before else None)
-        self._seen[endpoint] = _Beat(self._now(), effects, inventory)
+        self._seen[endpoint] = _Beat(self._now(), effects, _told(beat.isolation), inventory)
 
     def gone(self, endpoint: str) -> None:
         """Its link is down."""
@@ -157,11 +206,14 @@ class Fleet:
         seen, self._seen = self._seen, {}
         if not seen:
             return
-        rows = [{"b_id": one, "b_seen": beat.at, "b_effects": beat.effects} for one, beat in seen.items()]
+        rows = [
+            {"b_id": one, "b_seen": beat.at, "b_effects": beat.effects, "b_isolation": beat.isolation}
+            for one, beat in seen.items()
+        ]
         query = (
             update(endpoints)
             .where(endpoints.c.id == bindparam("b_id"))
-            .values(last_seen=bindparam("b_seen"), effects=bindparam("b_effects"))
+            .values(last_seen=bindparam("b_seen"), effects=bindparam("b_effects"), isolation=bindparam("b_isolation"))
         )
 
         def unit(connection: Connection) -> None:
@@ -206,14 +258,23 @@ class Fleet:
             query = select(endpoints).where((endpoints.c.id == name) | (endpoints.c.hostname == name))
             rows = connection.execute(query.order_by(endpoints.c.id != name, endpoints.c.revoked).limit(20)).all()
             row = _the_one(name, rows)
-            return self._view(row, labels_of(connection, [row.id])[row.id])
+            return self._view(row, labels_of(connection, [row.id])[row.id], selectors(connection))
 
         return await self._database.read(look)
 
     async def search(
-        self, *, text: str = "", labels: Sequence[str] = (), after: str | None = None, limit: int = 100
+        self,
+        *,
+        text: str = "",
+        labels: Sequence[str] = (),
+        group: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
     ) -> tuple[list[EndpointView], str | None]:
-        """Endpoints that contain every word of the text and carry every label, by id; and where to go on."""
+        """Endpoints that contain every word, carry every label and belong to the group, by id; and where to go on.
+
+        NotFound if there is no such group.
+        """
         query = select(endpoints).order_by(endpoints.c.id).limit(limit + 1)
         for word in text.lower().split()[:10]:
             query = query.where(endpoints.c.search.contains(word, autoescape=True))
@@ -223,10 +284,13 @@ class Fleet:
             query = query.where(endpoints.c.id > after)
 
         def look(connection: Connection) -> tuple[list[EndpointView], str | None]:
-            rows = connection.execute(query).all()
+            more = [endpoints.c.id.in_(carrying(label)) for label in (find(connection, group).labels if group else ())]
+            rows = connection.execute(query.where(*more)).all()
             shown = rows[:limit]
             carried = labels_of(connection, [row.id for row in shown])
-            return [self._view(row, carried[row.id]) for row in shown], shown[-1].id if len(rows) > limit else None
+            every = selectors(connection)
+            views = [self._view(row, carried[row.id], every) for row in shown]
+            return views, shown[-1].id if len(rows) > limit else None
 
         return await self._database.read(look)
 
@@ -249,20 +313,46 @@ class Fleet:
         await self._database.write(unit)
         return await self.get(found.id)
 
-    def _view(self, row: Row[Any], labels: frozenset[str]) -> EndpointView:
+    def _view(self, row: Row[Any], labels: frozenset[str], every: Sequence[Group]) -> EndpointView:
         fresh = self._seen.get(row.id)
         return EndpointView.model_validate(
             {
                 **{name: row._mapping[name] for name in _PLAIN},  # noqa: SLF001 - SQLAlchemy's documented accessor
                 "labels": tuple(sorted(labels)),
+                "groups": tuple(one.name for one in belonging(every, labels)),
                 "online": row.id in self._online,
                 "last_seen": fresh.at if fresh else row.last_seen,
                 "effects": fresh.effects if fresh else row.effects,
+                "isolation": fresh.isolation if fresh else row.isolation,
             }
         )
 
 
 _PLAIN = ("id", "hostname", "revoked", "agent_version", "inventory", "actions", "capabilities", "enrolled")
+
+
+def _identity_of(certificate_sha256: str) -> Select[Any]:
+    """Whose certificate this is, now or next."""
+    columns = (endpoints.c.id, endpoints.c.hostname, endpoints.c.revoked, endpoints.c.certificate_sha256)
+    mine = (endpoints.c.certificate_sha256 == certificate_sha256) | (
+        endpoints.c.next_certificate_sha256 == certificate_sha256
+    )
+    return select(*columns).where(mine)
+
+
+def _check_pause(last: datetime | None, now: datetime) -> None:
+    """Each renewal is a signature, a commit and an audit entry: not as often as somebody likes."""
+    if last is not None and timedelta(0) <= now - last < RENEWAL_PAUSE:
+        wait = max(1, round((last + RENEWAL_PAUSE - now).total_seconds()))
+        raise TooManyRequests("This endpoint was given a new certificate just now", hint=f"Wait {wait} seconds.")
+
+
+def _unknown(name: str) -> Denied:
+    return Denied("This certificate belongs to no endpoint", got=name[:100], hint="Enrol the endpoint again.")
+
+
+def _told(isolation: IsolationStatus | None) -> Mapping[str, Any] | None:
+    return None if isolation is None else isolation.model_dump(mode="json", exclude_defaults=True)
 
 
 def _revoked(endpoint: str) -> Denied:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -23,16 +24,16 @@ from stanch.core.policy import Role
 from stanch.server import log as logs
 from stanch.server.accounts import ADMINISTRATOR, made_up_password, password_in
 from stanch.server.api.app import create_api
-from stanch.server.authority import Authority
+from stanch.server.authority import Authority, ServerTls
 from stanch.server.clock import Clock, utc_now
 from stanch.server.data import held, open_database
 from stanch.server.evidence_files import remove_unfinished
 from stanch.server.gateway.app import create_gateway
-from stanch.server.gateway.links import HEARTBEAT_SECONDS
+from stanch.server.gateway.links import HEARTBEAT_SECONDS, AgentLinks
 from stanch.server.listening import ApiServer, bind, port_of, serving_api, serving_gateway
-from stanch.server.services import Addresses, Services
+from stanch.server.services import Services
 from stanch.server.settings import Listen, Settings, url_of
-from stanch.server.wire import addresses_of, wire
+from stanch.server.wire import wire
 
 FLUSH_SECONDS = 30.0
 RETRY_SECONDS = 1.0
@@ -84,8 +85,9 @@ async def running(
         held(settings.data),
         closing(bind(settings.api)) as api_socket,
         closing(bind(settings.gateway)) as gateway_socket,
-        _opened(settings, now, await addresses_of(settings, port=port_of(gateway_socket))) as services,
+        _opened(settings, now, port_of(gateway_socket)) as services,
     ):
+        await services.addresses.refresh()
         await asyncio.to_thread(remove_unfinished, settings.data / "evidence")
         server = Running(
             services=services,
@@ -93,14 +95,16 @@ async def running(
             gateway_url=services.addresses.urls[0],
         )
         await _first_start(server, settings, say)
-        tls = services.authority.tls(settings.certified)
+        tls = services.authority.tls(services.addresses.certified)
         gateway = create_gateway(services, monotonic=time.monotonic, heartbeat_seconds=heartbeat_seconds)
         background = (
             services.dispatcher.run,
             services.dispatcher.sweep,
+            services.policies.run,
             gateway.inbox.run,
             gateway.links.close_silent,
             lambda: _flush(services),
+            lambda: services.addresses.follow(partial(_moved, services, tls, gateway.links)),
         )
         async with (
             _in_background(background),
@@ -116,15 +120,16 @@ async def running(
 
 
 @contextmanager
-def _opened(settings: Settings, now: Clock, addresses: Addresses) -> Iterator[Services]:
+def _opened(settings: Settings, now: Clock, port: int) -> Iterator[Services]:
     """The services over the keys and the database, which is closed in the end."""
     authority = Authority.open(settings.data, clock=now)
     with open_database(settings.data) as database:
-        services = wire(settings, database=database, authority=authority, addresses=addresses, now=now)
+        services = wire(settings, database=database, authority=authority, port=port, now=now)
         try:
             yield services
         finally:
             services.accounts.close()
+            services.codes.close()
 
 
 # --- the first start -------------------------------------------------------------------------------------------------
@@ -192,6 +197,12 @@ async def _flush(services: Services) -> None:
     while True:
         await asyncio.sleep(FLUSH_SECONDS)
         await services.fleet.flush()
+
+
+async def _moved(services: Services, tls: ServerTls, links: AgentLinks) -> None:
+    """Let our certificate carry what was announced, then tell every agent."""
+    services.authority.certify(tls, services.addresses.certified)  # not in a thread: no handshake may be half-way
+    await links.tell_addresses()
 
 
 def _url(settings: Settings, listen: Listen, port: int) -> str:

@@ -223,7 +223,7 @@ class Orders:
     def _insert(self, connection: Connection, draft: _Draft) -> Sequence[_Made]:
         """The unit of work: targets, policy, order, tasks, audit."""
         common = draft.common
-        found = targets.resolve(connection, common.endpoints, common.labels)
+        found = targets.resolve(connection, common.endpoints, common.labels, common.group)
         may(draft.principal, draft.action, {one: target.labels for one, target in found.items()})
         made = [self._make(draft, one, target.hostname) for one, target in found.items()]
         connection.execute(_INSERT_ORDER, _order_row(draft))

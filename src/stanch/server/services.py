@@ -1,10 +1,11 @@
 """The services that the two ports are handed: what `api/` and `gateway/` may ask for, and nothing else."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stanch.core.action import Registry
 from stanch.core.envelope import AddressesBody
-from stanch.core.host import Peer
+from stanch.core.network import Peer
 from stanch.server.accounts import Accounts
 from stanch.server.authority import Authority
 from stanch.server.bus.in_process import Bus
@@ -12,10 +13,20 @@ from stanch.server.clock import Clock
 from stanch.server.dispatch import Dispatcher
 from stanch.server.evidence import Evidence
 from stanch.server.fleet import Fleet
+from stanch.server.group_desk import GroupDesk
 from stanch.server.orders import Orders
+from stanch.server.policies import Policies
+from stanch.server.release_codes import CodeBook, CodeDesk
 from stanch.server.signer import Signer
 from stanch.server.store.database import Database
 from stanch.server.tokens import Tokens
+
+if TYPE_CHECKING:
+    from stanch.server.addresses import OwnAddresses  # which needs `Addresses` from here
+
+MAX_URLS = 32
+MAX_PEERS = 256
+"""What fits in an envelope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +36,10 @@ class Addresses:
     urls: tuple[str, ...]
     peers: tuple[Peer, ...]
 
-    def body(self, *, reached: Peer | None, nonce: str) -> AddressesBody:
+    def body(self, *, reached: Peer | None, nonce: str | None) -> AddressesBody:
         """For one agent: the address that it reached us at comes first."""
         peers = self.peers if reached is None else (reached, *self.peers)
-        return AddressesBody(urls=self.urls, peers=tuple(dict.fromkeys(peers)), nonce=nonce)
+        return AddressesBody(urls=self.urls[:MAX_URLS], peers=tuple(dict.fromkeys(peers))[:MAX_PEERS], nonce=nonce)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +53,13 @@ class Services:
     accounts: Accounts
     tokens: Tokens
     fleet: Fleet
+    groups: GroupDesk
+    policies: Policies
     orders: Orders
     evidence: Evidence
     dispatcher: Dispatcher
+    codes: CodeBook
+    code_desk: CodeDesk
     bus: Bus
-    addresses: Addresses
+    addresses: "OwnAddresses"
     now: Clock

@@ -72,7 +72,7 @@ class Settings:
         if len(self.names) > MAX_NAMES:
             raise Invalid("Too many names", got=len(self.names), expected=f"at most {MAX_NAMES}")
         for name in self.names:
-            _check_name(name)
+            check_name(name)
 
     @property
     def api(self) -> Listen:
@@ -119,7 +119,8 @@ def _hostname() -> Iterator[str]:
         yield name
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Invalid unless it is an address or a host name that a certificate can carry."""
     try:
         ip_address(name)
     except ValueError:

@@ -1,6 +1,7 @@
 """The one seam that signs: envelopes for endpoints, at the moment of their delivery."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from joserfc.jwk import OKPKey
@@ -29,8 +30,19 @@ class Signer:
 
     async def envelope(self, endpoint: str, body: Body, *, valid_until: datetime | None = None) -> str:
         """A signed envelope for one endpoint, valid from now."""
-        version = await self._versions.next() if body.kind in VERSIONED else None
-        return self.sign(endpoint, body, version=version, valid_until=valid_until)
+        return self.sign(endpoint, body, version=await self._version(body), valid_until=valid_until)
+
+    async def envelopes(self, bodies: Sequence[tuple[str, Body]]) -> list[str]:
+        """Envelopes for several endpoints, signed beside the event loop; they may be large."""
+        numbered = [(one, body, await self._version(body)) for one, body in bodies]
+
+        def all_of_them() -> list[str]:
+            return [self.sign(one, body, version=version, valid_until=None) for one, body, version in numbered]
+
+        return await asyncio.to_thread(all_of_them) if numbered else []
+
+    async def _version(self, body: Body) -> int | None:
+        return await self._versions.next() if body.kind in VERSIONED else None
 
     def sign(self, endpoint: str, body: Body, *, version: int | None, valid_until: datetime | None) -> str:
         """The same, with a version that was drawn already."""

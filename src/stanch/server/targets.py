@@ -1,11 +1,13 @@
-"""Which endpoints an order is for: names and labels, resolved when it is submitted."""
+"""Which endpoints an order is for: names, labels and a group, resolved when it is submitted."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from sqlalchemy import BindParameter, Connection, Select, bindparam, select
 
 from stanch.core.errors import Conflict, Invalid, NotFound
+from stanch.server.groups import find
 from stanch.server.store.tables import endpoint_labels, endpoints
 
 _CHUNK = 500
@@ -29,18 +31,26 @@ class Target:
     labels: frozenset[str]
 
 
-def resolve(connection: Connection, names: Sequence[str], labels: Sequence[str]) -> dict[str, Target]:
+def resolve(
+    connection: Connection, names: Sequence[str], labels: Sequence[str], group: str | None = None
+) -> dict[str, Target]:
     """The endpoints by id.
 
     Every name must be an id, or the host name of exactly one endpoint; labels select those that carry all of them.
-    Names and labels together: both. Invalid if neither is given, NotFound if nothing is found.
+    Names and labels together: both. A group narrows everything to its endpoints: alone it selects all of them, and a
+    named endpoint outside of it is Invalid. Invalid if nothing is given, NotFound if nothing is found.
     """
-    if not names and not labels:
-        raise Invalid("The order names no endpoint", expected="endpoints, labels, or both")
-    found = _by_names(connection, names) | _by_labels(connection, labels)
+    if not names and not labels and group is None:
+        raise Invalid("The order names no endpoint", expected="endpoints, labels, a group, or several of them")
+    of_group = None if group is None else find(connection, group).labels
+    if names and of_group is not None:
+        found = _named_within(connection, names, of_group | set(labels), group)
+    else:
+        found = _by_names(connection, names) | _selected(connection, labels, of_group)
     if not found:
+        got = [*labels, *([f"group {group}"] if group else [])]
         raise NotFound(
-            "No endpoint carries these labels", got=", ".join(labels), hint="`stanch endpoints` shows labels."
+            "No endpoint is like that", got=", ".join(got), hint="`stanch endpoints` shows labels and groups."
         )
     carried = labels_of(connection, sorted(found))
     return {one: Target(found[one], labels) for one, labels in carried.items()}
@@ -92,19 +102,31 @@ def _refuse_unclear(matches: Mapping[str, set[str]]) -> None:
             )
 
 
-def _by_labels(connection: Connection, labels: Sequence[str]) -> dict[str, str]:
-    """Id to host name."""
-    found: dict[str, str] | None = None
-    for label in labels:
-        key, _, value = label.partition("=")
-        query = (
-            select(endpoints.c.id, endpoints.c.hostname)
-            .join(endpoint_labels, endpoints.c.id == endpoint_labels.c.endpoint)
-            .where(endpoint_labels.c.key == key, endpoint_labels.c.value == value, endpoints.c.revoked.is_(False))
+def _named_within(
+    connection: Connection, names: Sequence[str], labels: AbstractSet[str], group: str | None
+) -> dict[str, str]:
+    """Id to host name, of endpoints that all carry these labels; Invalid names those that do not."""
+    found = _by_names(connection, names)
+    carried = labels_of(connection, sorted(found))
+    outside = [found[one] for one in sorted(found) if not labels <= carried[one]]
+    if outside:
+        raise Invalid(
+            "Some of the named endpoints do not belong to the group, or carry not all of the labels",
+            got=", ".join(outside[:5]),
+            expected=f"endpoints of {group}, labelled {', '.join(sorted(labels)) or 'anyhow'}",
+            hint=f"Leave out the names to address all of {group}, or the group to address these.",
         )
-        carrying = {row.id: row.hostname for row in connection.execute(query)}
-        found = carrying if found is None else {one: name for one, name in carrying.items() if one in found}
-    return found or {}
+    return found
+
+
+def _selected(connection: Connection, labels: Sequence[str], of_group: AbstractSet[str] | None) -> dict[str, str]:
+    """Id to host name, of endpoints that carry all these labels and those of the group; none if neither is given."""
+    if of_group is None and not labels:
+        return {}
+    query = select(endpoints.c.id, endpoints.c.hostname).where(endpoints.c.revoked.is_(False))
+    for label in {*labels, *(of_group or ())}:
+        query = query.where(endpoints.c.id.in_(carrying(label)))
+    return {row.id: row.hostname for row in connection.execute(query)}
 
 
 def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:

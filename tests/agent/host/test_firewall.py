@@ -10,13 +10,12 @@ from ipaddress import ip_network
 import pytest
 from structlog.testing import capture_logs
 
-from stanch.agent.host.firewall import NftFirewall, judge, xdp_sockets
-from stanch.agent.host.links import Link
+from stanch.agent.host.firewall import NftFirewall
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.host.nft import Nft
-from stanch.agent.host.ruleset import Device, Listed
-from stanch.core.errors import Invalid, Protected, Unsupported
-from stanch.core.host import IsolationRules, IsolationState, KernelIsolation
+from stanch.core.errors import ActionFailed, Invalid, Protected, Unsupported
+from stanch.core.exclusion import Direction, Opening, Ports, Transport
+from stanch.core.network import IsolationRules, IsolationState, KernelIsolation
 from tests.agent.host.world import FRAME, MINUTE, Tap, World, fence, new_world, packet, send_udp
 from tests.netns import netns, wire
 
@@ -56,7 +55,7 @@ def test_the_kernel_lifts_it_by_itself(world):
 @pytest.mark.root
 def test_the_kernel_tells_the_rules_and_the_time_left(world):
     """Another agent, started later, reads from the kernel what is in force and for how long."""
-    allow = (ip_network("10.0.0.0/8"), ip_network("10.1.0.0/16"), ip_network("2001:db8::/32"))
+    allow = tuple(Opening(network=ip_network(one)) for one in ("10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32"))
     world.isolate(IsolationRules(servers=world.rules.servers, allow=allow), lift_after=timedelta(hours=5))
     now = world.state()
     assert now.state is IsolationState.ISOLATED
@@ -97,18 +96,101 @@ def test_lifting_twice_changes_nothing_the_second_time(world):
         "delete table netdev stanch",
         "flush chain inet stanch input",
         "flush chain netdev stanch outbound",
-        "flush set inet stanch armed",
-        "flush set inet stanch server4",
-        "add element netdev stanch allow4 { 1.1.1.1 }",
+        "flush set inet stanch armed_a",
+        "flush set inet stanch server4_a",
+        "add element netdev stanch allow4_a { 1.1.1.1 }",
         "insert rule inet stanch output accept",
         "add chain inet stanch input { policy drop; }",
     ],
 )
-def test_damaged_tables_are_partial(world, damage):
-    """Whoever takes a piece out of the tables, or adds one, is seen."""
-    world.isolate()
+def test_damaged_tables_are_seen_and_repaired(world, damage):
+    """Whoever takes a piece out of the tables, or adds one, is seen; and isolating again is the repair."""
+    assert not world.isolate().damaged
     world.endpoint.command("nft -f -", stdin=damage)
-    assert world.state().state is IsolationState.PARTIAL
+    now = world.state()
+    assert now.damaged
+    assert not world.firewall(lambda firewall: _said(firewall.is_in_force(now, world.rules)))
+    again = world.isolate()
+    assert (again.state, again.damaged) == (IsolationState.ISOLATED, False)
+    assert world.firewall(lambda firewall: _said(firewall.is_in_force(again, world.rules)))
+
+
+async def _said(value):
+    return value
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "replacement",
+    [
+        "delete set inet stanch talk4; add set inet stanch talk4 { type mark; };",
+        "delete chain inet stanch input; add chain inet stanch input { type nat hook input priority 0; };",
+        "add chain inet stanch more { type filter hook output priority 5; }; add rule inet stanch more drop;",
+    ],
+)
+@pytest.mark.parametrize("own", [True, False])
+def test_what_was_replaced_by_another_kind_is_made_anew(world, replacement, own):
+    """Where the tables cannot be repaired in place they are made from nothing, with nothing left of the other."""
+    world.firewall(lambda firewall: firewall.isolate(world.rules, lift_after=MINUTE), own=own)
+    world.endpoint.command("nft -f -", stdin=f"flush table inet stanch; {replacement}")
+    assert world.state().damaged
+    world.firewall(lambda firewall: firewall.isolate(world.rules, lift_after=MINUTE), own=own)
+    assert world.state().state is IsolationState.ISOLATED
+    listed = world.endpoint.command("nft list ruleset")
+    assert "more" not in listed
+    assert "bridge" not in listed
+    fence(world)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("own", [True, False])
+def test_a_change_that_was_cut_short_is_completed_by_the_next(world, own):
+    """Sets under every name, and a bridge, left by an agent that was killed: the next isolation leaves neither."""
+    world.firewall(lambda firewall: firewall.isolate(world.rules, lift_after=MINUTE), own=own)
+    left = "".join(f"add set inet stanch allow4_{one} {{ type ipv4_addr; flags interval; }};" for one in "bc")
+    bridge = (
+        "add table inet stanch_bridge; add chain inet stanch_bridge output { type filter hook output priority 0; };"
+    )
+    world.endpoint.command("nft -f -", stdin=left + bridge)
+    assert not world.state().damaged
+    world.firewall(lambda firewall: firewall.isolate(world.rules, lift_after=MINUTE), own=own)
+    assert world.state().state is IsolationState.ISOLATED
+    listed = world.endpoint.command("nft list ruleset")
+    assert "bridge" not in listed
+    assert len({line.split()[1][-1] for line in listed.splitlines() if line.strip().startswith("set allow4_")}) == 1
+    fence(world)
+
+
+@pytest.mark.root
+def test_what_is_in_force_is_known_however_it_is_written(world):
+    """Order, repetition and cut networks make no other rules; a missing or additional opening does."""
+    halves = tuple(Opening(network=ip_network(one)) for one in ("10.0.0.0/9", "10.128.0.0/9"))
+    ssh = Opening(
+        network=ip_network("192.0.2.0/24"), transport=Transport.TCP, direction=Direction.IN, local=Ports(22, 22)
+    )
+    rules = IsolationRules(servers=world.rules.servers, allow=(*halves, ssh))
+    same = IsolationRules(
+        servers=world.rules.servers[::-1], allow=(ssh, Opening(network=ip_network("10.0.0.0/8")), ssh)
+    )
+    now = world.isolate(rules)
+
+    async def ask(firewall: NftFirewall) -> list[bool]:
+        others = (world.rules, IsolationRules(servers=rules.servers, allow=rules.allow, dhcp=False))
+        too_many = IsolationRules(servers=rules.servers, allow=rules.allow * 10_000)
+        return [firewall.is_in_force(now, one) for one in (rules, same, *others, too_many)]
+
+    assert world.firewall(ask) == [True, True, False, False, False]
+
+
+@pytest.mark.root
+def test_a_missing_control_group_is_named(world):
+    """Rules for a unit that does not run change nothing, and the error says which group is missing."""
+    world.isolate()
+    rules = IsolationRules(servers=(), allow=(Opening(network=ip_network("10.0.0.0/8"), cgroup="no/such/unit"),))
+    with pytest.raises(ActionFailed, match="control group") as raised:
+        world.isolate(rules)
+    assert raised.value.got == "no/such/unit"
+    assert world.state().rules.servers == world.rules.servers
 
 
 @pytest.mark.root
@@ -146,7 +228,7 @@ def test_a_foreign_table_of_our_name_is_partial_and_can_be_replaced(world):
         "nft -f -", stdin="table inet stanch { set armed { type inet_service; elements = { 1 }; }; }"
     )
     now = world.state()
-    assert (now.state, now.rules) == (IsolationState.PARTIAL, None)
+    assert (now.state, now.rules, now.damaged) == (IsolationState.PARTIAL, None, True)
     assert world.isolate().state is IsolationState.ISOLATED
 
 
@@ -165,6 +247,10 @@ def test_another_namespace_is_refused_and_untouched(world):
             firewall.isolation,
             lambda: firewall.forbidden_sockets(world.rules),
             lambda: firewall.destroy_sockets(world.rules),
+            lambda: firewall.block([], servers=()),
+            firewall.blocks,
+            firewall.own_addresses,
+            lambda: anext(firewall.watch()),
         ):
             with pytest.raises(Protected):
                 await call()
@@ -216,40 +302,11 @@ def test_without_egress_hooks_the_rest_is_in_force(world):
 
     tap = Tap(world.outside, world.out.device)
     now = world.endpoint.run(use)
-    assert now.state is IsolationState.PARTIAL
+    assert (now.state, now.damaged) == (IsolationState.PARTIAL, False)
     assert {line.partition(":")[0] for line in now.not_covered} == {world.out.device, world.inner.device}
+    assert all("cannot filter" in line for line in now.not_covered)
     for source in (world.endpoint, world.container):
         send_udp(source, world.out.right4)
         send_udp(source, world.out.right6)
     fence(world)
     assert tap.leaks() == []
-
-
-# --- what is said about the machine ----------------------------------------------------------------------------------
-
-ETH0 = Device(2, "eth0")
-WHOLE = Listed(rules=IsolationRules(servers=()), armed=True, remaining=None, whole=True, devices=frozenset({ETH0}))
-
-
-def test_xdp_is_reported_in_every_state():
-    """Programs and sockets that see packets before any firewall are named, isolated or not."""
-    for tables in ((WHOLE, WHOLE), (None, None)):
-        now = judge(*tables, [Link(ETH0, xdp=True)], 2)
-        assert [line for line in now.not_covered if "eth0" in line]
-        assert [line for line in now.not_covered if line.startswith("2 AF_XDP sockets")]
-
-
-def test_a_renamed_device_is_not_taken_for_covered():
-    """An egress chain counts only for the device that it was made for, by index and name."""
-    assert judge(WHOLE, WHOLE, [Link(ETH0, xdp=False)], 0).state is IsolationState.ISOLATED
-    assert judge(WHOLE, WHOLE, [Link(Device(2, "eth1"), xdp=False)], 0).state is IsolationState.PARTIAL
-    assert judge(WHOLE, WHOLE, [Link(Device(3, "eth0"), xdp=False)], 0).state is IsolationState.PARTIAL
-
-
-def test_af_xdp_sockets_are_counted_from_the_table(tmp_path):
-    """The count comes from the kernel's table of protocols, and is 0 without one."""
-    table = tmp_path / "protocols"
-    table.write_text("protocol  size sockets  memory press maxhdr\nXDP       1024      3      -1   NI       0\n")
-    assert xdp_sockets(table) == 3
-    assert xdp_sockets(tmp_path / "absent") == 0
-    assert xdp_sockets() >= 0

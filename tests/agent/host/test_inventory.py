@@ -44,7 +44,7 @@ def test_describes_this_machine():
 
 def test_every_piece_may_be_missing(tmp_path, monkeypatch):
     """Without files and without netlink, there is still a name, a kernel and an operating system."""
-    for name in ("_MACHINE_ID", "_UTMP", "_SESSIONS"):
+    for name in ("_MACHINE_ID", "UTMP", "SESSIONS"):
         monkeypatch.setattr(module, name, tmp_path / "missing")
     monkeypatch.setattr(module, "_OS_RELEASE", (tmp_path / "missing",))
     monkeypatch.setattr(module, "interfaces", refuse)
@@ -60,7 +60,7 @@ def test_every_file_may_be_garbage(tmp_path, monkeypatch):
     """Random bytes in each file, and folders in their place, change nothing but their own piece."""
     garbage = tmp_path / "garbage"
     garbage.write_bytes(bytes(range(256)) * 20_000)
-    for name in ("_MACHINE_ID", "_UTMP", "_SESSIONS"):
+    for name in ("_MACHINE_ID", "UTMP", "SESSIONS"):
         monkeypatch.setattr(module, name, garbage)
     monkeypatch.setattr(module, "_OS_RELEASE", (tmp_path, garbage))
     assert len(read_inventory().machine_id) == 64
@@ -132,8 +132,8 @@ def test_users_of_all_sources_are_told_once(tmp_path, monkeypatch):
     (tmp_path / "sessions").mkdir()
     (tmp_path / "sessions" / "1").write_text("USER=alice\nCLASS=user\n")
     os.mkfifo(tmp_path / "sessions" / "1.ref")
-    monkeypatch.setattr(module, "_UTMP", tmp_path / "utmp")
-    monkeypatch.setattr(module, "_SESSIONS", tmp_path / "sessions")
+    monkeypatch.setattr(module, "UTMP", tmp_path / "utmp")
+    monkeypatch.setattr(module, "SESSIONS", tmp_path / "sessions")
     assert read_inventory().users == ("alice", "bob")
 
 

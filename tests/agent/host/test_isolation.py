@@ -10,7 +10,8 @@ from ipaddress import ip_network
 import pytest
 
 from stanch.agent.host.firewall import NftFirewall
-from stanch.core.host import IsolationRules, IsolationState
+from stanch.core.exclusion import Opening
+from stanch.core.network import IsolationRules, IsolationState
 from tests.agent.host.world import (
     BEACON_PORT,
     FRAME,
@@ -75,7 +76,7 @@ def test_nothing_new_comes_out(world):
 def test_a_raw_socket_cannot_pass_as_something_allowed(world, claimed):
     """An IP packet whose sender tells the kernel that it is ARP, IPv6 or 802.1X does not come out."""
     tap = Tap(world.outside, world.out.device)
-    everything6 = IsolationRules(servers=world.rules.servers, allow=(ip_network("::/0"),))
+    everything6 = IsolationRules(servers=world.rules.servers, allow=(Opening(network=ip_network("::/0")),))
     world.isolate(everything6)
     send_raw(world.endpoint, world.out.device, packet(world.out.right4), claimed=claimed)
     fence(world)
@@ -192,7 +193,7 @@ def test_replacing_the_rules_lets_nothing_through(world):
 
     async def replace(firewall: NftFirewall) -> None:
         for number in range(40):
-            allow = (ip_network(f"10.200.{number}.0/24"),)
+            allow = (Opening(network=ip_network(f"10.200.{number}.0/24")),)
             await firewall.isolate(IsolationRules(servers=world.rules.servers, allow=allow), lift_after=MINUTE)
 
     sender = threading.Thread(target=beacon)
@@ -258,7 +259,7 @@ def test_allowed_networks_stay_open_both_ways(world):
     tap = Tap(world.outside, world.out.device)
     own = world.endpoint.open_socket(socket.AF_INET6, socket.SOCK_DGRAM)
     own.bind(("::", 5353))
-    allow = (ip_network(f"{world.out.right4}/32"), ip_network("fd77:1::/64"))
+    allow = (Opening(network=ip_network(world.out.right4)), Opening(network=ip_network("fd77:1::/64")))
     world.isolate(IsolationRules(servers=(), allow=allow))
     for address in (world.out.right4, world.out.right6):
         with world.outside.listen(address, BEACON_PORT) as listener:

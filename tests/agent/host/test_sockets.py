@@ -21,7 +21,7 @@ from stanch.agent.host.sockets import (
     parse_message,
 )
 from stanch.core.errors import ActionFailed, Unsupported
-from stanch.core.host import IsolationRules, Peer
+from stanch.core.network import IsolationRules, Peer
 
 
 def message(

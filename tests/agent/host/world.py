@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from stanch.agent.host.firewall import NftFirewall
 from stanch.agent.host.namespace import Namespace
-from stanch.core.host import IsolationRules, KernelIsolation, Peer
+from stanch.core.network import IsolationRules, KernelIsolation, Peer
 from tests.netns import Netns, Wire, netns, wire
 
 SERVER_PORT = 8443
@@ -41,11 +41,11 @@ class World:
             servers=(Peer(address=self.out.right4, port=SERVER_PORT), Peer(address=self.out.right6, port=SERVER_PORT))
         )
 
-    def firewall(self, use: Callable[[NftFirewall], Awaitable]):
-        """Use a firewall on the endpoint, as the agent would."""
+    def firewall(self, use: Callable[[NftFirewall], Awaitable], *, own: bool | None = None):
+        """Use a firewall on the endpoint, as the agent would; when it is closed, its tables are nobody's."""
 
         async def session():
-            firewall = NftFirewall(Namespace.current("net"))
+            firewall = NftFirewall(Namespace.current("net"), own=own)
             try:
                 with capture_logs():
                     return await use(firewall)

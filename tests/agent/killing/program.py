@@ -26,7 +26,7 @@ import structlog
 from stanch.actions import load as load_actions
 from stanch.core.action import RESERVED, AnyAction, Registry, Undo
 from stanch.core.frames import Notice, Report
-from stanch.core.host import Peer
+from stanch.core.network import Peer
 from stanch.core.types import hours, minutes
 from tests.agent.killing import world
 from tests.agent.killing.world import Ended

@@ -32,7 +32,7 @@ async def test_a_wrong_password(live: Live) -> None:
     [
         (Role.VIEWER, None, ["read"]),
         (Role.RESPONDER, "disruptive", ["evidence", "read"]),
-        (Role.ADMINISTRATOR, "destructive", ["administer", "enrol", "evidence", "read"]),
+        (Role.ADMINISTRATOR, "destructive", ["administer", "configure", "enrol", "evidence", "read", "release-code"]),
     ],
 )
 async def test_whoami_says_what_one_may(live: Live, role: Role, up_to: str | None, permissions: list[str]) -> None:

@@ -8,30 +8,43 @@ from tests.server.live import Live
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROUTES = """
+DELETE /groups/{name}
 DELETE /tokens/{token}
 GET /actions
 GET /audit
 GET /audit/verify
 GET /ca
+GET /detections
 GET /endpoints
 GET /endpoints/{name}
+GET /endpoints/{name}/release-codes
+GET /endpoints/{name}/policy
+GET /endpoints/{name}/release-codes
 GET /events
 GET /evidence
 GET /evidence/{evidence}
 GET /evidence/{evidence}/content
+GET /groups
+GET /groups/{name}
+GET /groups/{name}/policy
 GET /health
 GET /orders
 GET /orders/{order}
+GET /server/addresses
 GET /tasks/{task}
 GET /tokens
 GET /whoami
 PATCH /endpoints/{name}/labels
+PATCH /groups/{name}
 POST /endpoints/{name}/revoke
+POST /groups
 POST /login
 POST /logout
 POST /orders/{order}/cancel
 POST /orders/{order}/undo
 POST /tokens
+PUT /groups/{name}/policy
+PUT /server/addresses
 """
 
 

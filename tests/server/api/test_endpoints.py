@@ -60,3 +60,22 @@ async def test_revoking_needs_a_role(live: Live, admin: Person) -> None:
         assert (await admin.ask("POST", path)).json["revoked"]
         await wire.hear_end()
     assert (await agent.ask("GET", "/v1/link")).status == 403
+
+
+async def test_release_codes_are_told_to_those_who_may(live: Live, admin: Person) -> None:
+    """With the reason in the audit; a responder, who may isolate, does not see them; without one there is a hint."""
+    agent = await live.enrol("code-01")
+    path = f"/endpoints/{agent.endpoint}/release-codes"
+    assert (await admin.ask("GET", path)).status == 404
+    async with agent.linked():
+        order = (await admin.order("isolate", endpoints=[agent.endpoint])).json
+        answer = await admin.ask("GET", path, params={"reason": "rack 7"})
+    (code,) = answer.json["codes"]
+    assert (code["task"], code["order"], code["in_force"]) == (order["tasks"][0]["id"], order["id"], False)
+    assert code["code"] == live.services.codes.code(code["task"])
+    newest = (await admin.ask("GET", "/audit?limit=1")).json["items"][0]
+    assert (newest["what"], newest["detail"]["reason"]) == ("release-code", "rack 7")
+    responder = live.person()
+    await responder.sign_in("a-responder", PASSWORD)
+    assert (await responder.ask("GET", path)).code == "denied"
+    assert (await admin.ask("GET", path, params={"reason": "x" * 5000})).status == 422

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -17,3 +18,8 @@ def boot_id() -> str:
     with suppress(OSError), _BOOT_ID.open(encoding="ascii", errors="replace") as file:
         return file.read(64).strip()
     return ""
+
+
+def wall_clock() -> datetime:
+    """What the machine's own clock says. It may be wrong, or set by anybody: for words to people, never to decide."""
+    return datetime.fromtimestamp(time.clock_gettime(time.CLOCK_REALTIME), UTC)

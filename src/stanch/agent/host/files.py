@@ -154,13 +154,14 @@ def _info(found: os.stat_result) -> FileInfo:
     return FileInfo(
         size=found.st_size,
         mode=stat.S_IMODE(found.st_mode),
-        user=_account(found.st_uid),
+        user=account_name(found.st_uid),
         modified=_moment(found.st_mtime_ns),
         inode=found.st_ino,
     )
 
 
-def _account(uid: int) -> str:
+def account_name(uid: int) -> str:
+    """The name of an account, or its number if it has none; asks the machine's name service, and may wait for it."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -1,52 +1,79 @@
-"""Network isolation on this host: `core.host.Firewall` by nftables and sock_diag.
+"""Network isolation and blocks on this host: `core.host.Firewall` by nftables and sock_diag.
 
 Bound to one network namespace: each call first checks that it is the one it was made for. The kernel's tables are the
-only memory; whatever this process forgets, `isolation` reads back.
+only memory; whatever this process forgets, `isolation` and `blocks` read back.
 """
 
 import asyncio
-from collections.abc import Container, Iterable, Sequence
+import secrets
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 
-from stanch.agent.host.links import Link, links, local_addresses
+from stanch.agent.host import blocks as blocking
+from stanch.agent.host.cgroups import Hierarchy, hierarchy
+from stanch.agent.host.judge import judge, xdp_sockets
+from stanch.agent.host.links import links, local_addresses
+from stanch.agent.host.listing import Listed, parse
 from stanch.agent.host.namespace import Namespace
-from stanch.agent.host.nft import Family, Nft
-from stanch.agent.host.ruleset import LIFT, TABLE, Device, Listed, Reach, canonical, parse, render
+from stanch.agent.host.nft import Listing, Nft
+from stanch.agent.host.openings import Layout, canonical, layout
+from stanch.agent.host.reach import Reach
+from stanch.agent.host.ruleset import TABLE, Device, Frame, tables
 from stanch.agent.host.sockets import Open, connected, destroy, open_netlink
-from stanch.core.errors import ActionFailed, Invalid, Unsupported
-from stanch.core.host import IsolationRules, IsolationState, KernelIsolation, Socket
+from stanch.agent.host.tables import Tables, can_own
+from stanch.agent.host.tables_watch import Change, Watch
+from stanch.agent.host.tablespec import Table
+from stanch.core.errors import ActionFailed, Invalid, StanchError, Unsupported
+from stanch.core.network import Block, IsolationRules, IsolationState, KernelIsolation, Peer, Socket
 from stanch.core.types import AnyAddress
 
 _TRIES = 3
 """A device may vanish between its listing and the transaction that names it."""
 
-_MAX_LINES = 100
-_TABLES: tuple[tuple[Family, str], ...] = (("inet", TABLE), ("netdev", TABLE))
-
 log = structlog.get_logger(__name__)
 
 
 class NftFirewall:
-    """Isolation of one network namespace. Close it to end its nft."""
+    """Isolation and blocks of one network namespace. Close it to end its nft; what is in force stays.
 
-    def __init__(self, namespace: Namespace, *, nft: Nft | None = None) -> None:
+    `own`: hold the tables so that nobody else can change them? None for wherever the kernel can.
+    """
+
+    def __init__(self, namespace: Namespace, *, nft: Nft | None = None, own: bool | None = None) -> None:
         if namespace.kind != "net":
             raise Invalid("A firewall needs a network namespace", got=namespace.kind, expected="net")
         self._namespace = namespace
         self._nft = nft or Nft()
+        self._own = own
+        self._tables = Tables(self._nft, TABLE, own=self._owns)
+        self._block_tables = Tables(self._nft, blocking.TABLE, own=self._owns)
+        self._secret = secrets.randbelow(2**31 - 1) + 1
+        self._egress = True
+        self._groups: dict[str, int] = {}
+        self._exempt: frozenset[tuple[AnyAddress, int]] = frozenset()
 
     async def isolate(self, rules: IsolationRules, *, lift_after: timedelta | None) -> None:
-        """Put the rules in force in one transaction, replacing earlier ones; Unsupported if the kernel cannot."""
+        """Put the rules in force in one transaction, replacing earlier ones.
+
+        Raises Unsupported if the kernel cannot, Invalid if they are too many, TargetGone if a control group of theirs
+        does not exist now, Conflict if the tables belong to another process.
+        """
         self._namespace.check()
-        kept = canonical(rules)
-        devices = await self._apply(kept, lift_after)
+        kept = layout(rules)
+        tree = self._known_groups(kept)
+        prefix = "" if tree is None else tree.prefix
+
+        def make(devices: Sequence[Device], *, egress: bool) -> list[Table]:
+            frame = Frame(lift_after=lift_after, devices=devices, egress=egress, secret=self._secret, cgroups=prefix)
+            return tables(kept, frame)
+
+        devices = await self._put(self._tables, make)
         log.info(
             "isolated",
             servers=[f"{peer.address} port {peer.port}" for peer in kept.servers],
-            allowed=len(kept.allow),
+            allowed=len(rules.allow),
             devices=[one.name for one in devices],
             lift_after=None if lift_after is None else lift_after.total_seconds(),
         )
@@ -54,23 +81,36 @@ class NftFirewall:
     async def lift(self) -> bool:
         """Remove our tables in one transaction; False if there were none."""
         self._namespace.check()
-        if not any(await self._nft.tables(*_TABLES)):
-            return False
-        await self._nft.apply(LIFT)
-        log.info("isolation-lifted")
-        return True
+        lifted = await self._tables.drop()
+        self._groups = {}
+        if lifted:
+            log.info("isolation-lifted")
+        return lifted
 
     async def isolation(self) -> KernelIsolation:
         """What is in force, and what the tables do not reach on this machine."""
         self._namespace.check()
         try:
-            inet, netdev = (parse(listing) if listing else None for listing in await self._nft.tables(*_TABLES))
+            listings = await self._tables.listings()
+            inet = _read(listings[0])
+            netdev = _read(listings[1], like=inet)
         except Invalid as error:
             log.warning("isolation-unreadable", error=str(error))
             return KernelIsolation(
-                state=IsolationState.PARTIAL, rules=None, remaining=None, not_covered=(f"{error.message}.",)
+                state=IsolationState.PARTIAL,
+                rules=None,
+                remaining=None,
+                damaged=True,
+                not_covered=(f"{error.message}.",),
             )
         return judge(inet, netdev, links(), xdp_sockets())
+
+    def is_in_force(self, now: KernelIsolation, rules: IsolationRules) -> bool:
+        """Does the kernel enforce these rules, all of them, whatever their order and however networks are cut?"""
+        try:
+            return now.rules is not None and not now.damaged and now.rules == canonical(rules)
+        except Invalid:
+            return False
 
     async def forbidden_sockets(self, rules: IsolationRules) -> tuple[Socket, ...]:
         """Connected sockets to peers that the rules do not allow; loopback excepted."""
@@ -81,31 +121,114 @@ class NftFirewall:
     async def destroy_sockets(self, rules: IsolationRules) -> int:
         """Destroy every forbidden socket, idle ones included; how many. Unsupported if the kernel cannot."""
         self._namespace.check()
-        destroyed = await asyncio.to_thread(self._destroy_forbidden, rules)
-        if destroyed:
-            log.info("sockets-destroyed", count=destroyed)
-        return destroyed
+        return _told(await asyncio.to_thread(self._destroy_forbidden, rules))
+
+    async def block(self, blocks: Sequence[Block], *, servers: Sequence[Peer]) -> None:
+        """Let exactly these blocks be in force, in one transaction; what goes to our own servers is never dropped."""
+        self._namespace.check()
+        self._exempt = frozenset((one.address, one.port) for one in servers)
+        if not blocks:
+            await self._block_tables.drop()
+            return
+
+        def make(devices: Sequence[Device], *, egress: bool) -> list[Table]:
+            return blocking.tables(blocks, servers, devices, egress=egress)
+
+        await self._put(self._block_tables, make)
+        log.info("blocked", blocks=len(blocks))
+
+    async def blocks(self) -> tuple[Block, ...]:
+        """The blocks in force, cut into networks that do not overlap; Invalid if the table is none of ours."""
+        self._namespace.check()
+        inet, _netdev = await self._block_tables.listings()
+        return () if inet is None or _is_empty(inet) else blocking.parse(inet)
+
+    async def destroy_blocked(self, block: Block) -> int:
+        """Destroy every connected socket to a network, but not to our own servers; how many."""
+        self._namespace.check()
+        return _told(await asyncio.to_thread(self._destroy_blocked, block))
+
+    async def own_addresses(self) -> frozenset[AnyAddress]:
+        """Every address of this machine, the loopback's included."""
+        self._namespace.check()
+        return local_addresses()
+
+    async def watch(self) -> AsyncIterator[Change]:
+        """What others change in our tables, and what the machine's devices and addresses become, for ever.
+
+        Begins with `Lost`: nobody has watched until now. Unsupported if the kernel does not tell.
+        """
+        self._namespace.check()
+        async with Watch(tables={TABLE, blocking.TABLE}, is_ours=self._is_ours, groups=self._changed_groups) as watch:
+            async for change in watch:
+                yield change
 
     async def close(self) -> None:
-        """End the nft child; the tables stay."""
+        """End the nft child, and let go of the tables; they stay in force."""
+        self._tables.close()
+        self._block_tables.close()
         await self._nft.close()
 
-    async def _apply(self, rules: IsolationRules, lift_after: timedelta | None) -> Sequence[Device]:
-        for _ in range(_TRIES):
+    # --- putting tables in place -------------------------------------------------------------------------------------
+
+    async def _owns(self) -> bool:
+        if self._own is None:
+            self._own = await can_own(self._nft)
+        return self._own
+
+    async def _put(self, where: Tables, make: Callable[..., list[Table]]) -> Sequence[Device]:
+        for attempt in range(_TRIES if self._egress else 0):
             devices = [link.device for link in links()]
             try:
-                await self._nft.apply(render(rules, devices, lift_after=lift_after))
-            except Unsupported:
-                if not devices:
-                    raise
-                break  # perhaps only the egress hook is missing
+                await where.put(make(devices, egress=True), anew=attempt > 0)
             except ActionFailed as error:
-                log.warning("isolation-refused", error=str(error))
+                log.warning("tables-refused", table=where.name, error=str(error))
+            except Unsupported as error:
+                log.warning("tables-refused", table=where.name, error=str(error))
+                # At first a chain that somebody replaced may be the reason; in the end, that there are no egress hooks.
+                if attempt == _TRIES - 1:
+                    await self._put_without_egress(where, make((), egress=False))
+                    self._egress = False
+                    return ()
             else:
                 return devices
-        await self._nft.apply(render(rules, (), lift_after=lift_after))
-        log.warning("isolation-without-egress")
+        await self._put_without_egress(where, make((), egress=False))
         return ()
+
+    async def _put_without_egress(self, where: Tables, wanted: list[Table]) -> None:
+        try:
+            await where.put(wanted)
+        except (Unsupported, ActionFailed):
+            await where.put(wanted, anew=True)
+        log.warning("tables-without-egress", table=where.name)
+
+    def _known_groups(self, kept: Layout) -> Hierarchy | None:
+        """The tree of control groups, if the rules name any, all of which must exist."""
+        paths = {one.cgroup for one in kept.bound if one.cgroup is not None}
+        if not paths:
+            self._groups = {}
+            return None
+        tree = hierarchy()
+        for path in sorted(paths):
+            tree.check(path)
+        self._groups = {path: tree.number(path) for path in paths}
+        return tree
+
+    def _changed_groups(self) -> bool:
+        """Was a control group of the rules made again? The kernel's rules still mean the old one."""
+        if not self._groups:
+            return False
+        try:
+            tree = hierarchy()
+        except StanchError:
+            return False
+        now = {path: tree.number(path) for path in self._groups}
+        changed = any(number and number != self._groups[path] for path, number in now.items())
+        self._groups = {path: number or self._groups[path] for path, number in now.items()}
+        return changed
+
+    def _is_ours(self, port: int) -> bool:
+        return port in self._nft.pids or port in self._tables.owner.ports or port in self._block_tables.owner.ports
 
     # --- in a thread: the namespace is the thread's, so it is checked again ------------------------------------------
 
@@ -119,55 +242,51 @@ class NftFirewall:
         with open_netlink() as netlink:
             return destroy(netlink, forbidden(connected(netlink), rules, local_addresses()))
 
+    def _destroy_blocked(self, block: Block) -> int:
+        self._namespace.check()
+        own, network = local_addresses(), block.network
+        with open_netlink() as netlink:
+            return destroy(
+                netlink,
+                [
+                    one
+                    for one in connected(netlink)
+                    if one.remote.version == network.version
+                    and one.remote in network
+                    and not (one.remote.is_loopback or one.remote in own)
+                    and not (one.protocol == "tcp" and (one.remote, one.remote_port) in self._exempt)
+                ],
+            )
+
 
 def forbidden(sockets: Iterable[Open], rules: IsolationRules, own: Container[AnyAddress]) -> list[Open]:
-    """Those whose peer the rules do not allow. Peers with an address of this host, and DHCP, are always allowed."""
-    reach = Reach(rules)
+    """Those whose peer the rules do not allow. Peers with an address of this host are always allowed, DHCP if it is."""
+    reach = Reach(rules, groups=_group_numbers)
     return [
         one
         for one in sockets
-        if not (one.is_only_remembered or one.is_dhcp or one.remote in own)
-        and not reach.allows(one.protocol, one.remote, one.remote_port)
+        if not (one.is_only_remembered or (one.is_dhcp and rules.dhcp) or one.remote in own) and not reach.allows(one)
     ]
 
 
-def judge(inet: Listed | None, netdev: Listed | None, devices: Sequence[Link], xdp_sockets: int) -> KernelIsolation:
-    """What two listed tables amount to on a machine with these devices."""
-    armed = [one for one in (inet, netdev) if one is not None and one.armed]
-    around = _around(devices, xdp_sockets)
-    if not armed:
-        return KernelIsolation(state=IsolationState.RELEASED, rules=None, remaining=None, not_covered=around)
-    covered = netdev.devices if netdev in armed and netdev is not None else frozenset()
-    bare = [link.device for link in devices if link.device not in covered]
-    whole = len(armed) == 2 and all(one.whole and one.rules == armed[0].rules for one in armed)  # noqa: PLR2004 - both
-    return KernelIsolation(
-        state=IsolationState.ISOLATED if whole and not bare else IsolationState.PARTIAL,
-        rules=armed[0].rules,
-        remaining=armed[0].remaining,
-        not_covered=(*(_bare(device) for device in bare), *around)[:_MAX_LINES],
-    )
-
-
-def _bare(device: Device) -> str:
-    why = "" if device.coverable else " (nft cannot be told its name)"
-    return f"{device.name}: frames of raw sockets and bridges can leave, there is no egress chain on it{why}."
-
-
-def _around(devices: Sequence[Link], xdp_sockets: int) -> tuple[str, ...]:
-    lines = [
-        f"{link.device.name}: it runs an XDP program, which can answer and forward frames before any firewall."
-        for link in devices
-        if link.xdp
-    ]
-    if xdp_sockets:
-        lines.append(f"{xdp_sockets} AF_XDP sockets are open: they send and receive around the firewall.")
-    return tuple(lines[:_MAX_LINES])
-
-
-def xdp_sockets(table: Path = Path("/proc/thread-self/net/protocols")) -> int:
-    """How many AF_XDP sockets the calling thread's namespace has; 0 where the kernel knows none."""
+def _group_numbers(path: str) -> frozenset[int]:
     try:
-        lines = table.read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(fields[2]) for fields in map(str.split, lines) if fields[:1] == ["XDP"] and fields[2].isdigit())
+        return hierarchy().numbers(path)
+    except StanchError:
+        return frozenset()
+
+
+def _told(destroyed: int) -> int:
+    if destroyed:
+        log.info("sockets-destroyed", count=destroyed)
+    return destroyed
+
+
+def _read(listing: Listing | None, *, like: Listed | None = None) -> Listed | None:
+    return None if listing is None or _is_empty(listing) else parse(listing, like=like)
+
+
+def _is_empty(listing: Mapping[str, object]) -> bool:
+    """Is it a table without anything in it? One that is owned is made before it is filled."""
+    items = listing.get("nftables")
+    return isinstance(items, list) and all(isinstance(one, dict) and not {"set", "chain"} & set(one) for one in items)

@@ -33,11 +33,11 @@ _MACHINE_ID = Path("/etc/machine-id")
 _OS_RELEASE = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
 _PRETTY_NAME = re.compile(r"^PRETTY_NAME=(.*)$", re.MULTILINE)
 
-_UTMP = Path("/run/utmp")
+UTMP = Path("/run/utmp")
 _UTMP_RECORD = struct.Struct("=hxxi32s4s32s256s52x")  # type, pid, line, id, user, host
 _USER_PROCESS = 7
-_SESSIONS = Path("/run/systemd/sessions")
-_MAX_SESSIONS = 1000
+SESSIONS = Path("/run/systemd/sessions")
+MAX_SESSIONS = 1000
 _SESSION_USER = re.compile(r"^USER=(.+)$", re.MULTILINE)
 _SESSION_OF_A_USER = re.compile(r"^CLASS=user", re.MULTILINE)
 
@@ -93,10 +93,11 @@ def _or_nothing(read: Callable[[], tuple[Interface, ...]]) -> tuple[Interface, .
 
 
 def _text(path: Path) -> str:
-    return _content(path).decode("utf-8", "backslashreplace")
+    return read_bounded(path).decode("utf-8", "backslashreplace")
 
 
-def _content(path: Path) -> bytes:
+def read_bounded(path: Path) -> bytes:
+    """The first MiB of a file; nothing if it cannot be read."""
     with suppress(OSError), path.open("rb") as file:
         return file.read(_MAX_FILE)
     return b""
@@ -147,19 +148,28 @@ def parse_address(payload: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _logged_in() -> Iterator[str]:
-    yield from parse_utmp(_content(_UTMP))
+    yield from parse_utmp(read_bounded(UTMP))
     with suppress(OSError):  # newer distributions have no utmp
-        for session in islice(_SESSIONS.iterdir(), _MAX_SESSIONS):
+        for session in islice(SESSIONS.iterdir(), MAX_SESSIONS):
             if session.is_file():  # beside each session lies a FIFO, which would make us wait
                 yield from parse_session(_text(session))
 
 
 def parse_utmp(raw: bytes) -> Iterator[str]:
     """The account of each login in a file of the form utmp(5); a record that is cut off is left out."""
+    return (account for account, _terminal in parse_logins(raw))
+
+
+def parse_logins(raw: bytes) -> Iterator[tuple[str, str]]:
+    """The account and the terminal of each login in such a file."""
     whole = len(raw) - len(raw) % _UTMP_RECORD.size
-    for kind, _pid, _line, _id, user, _host in _UTMP_RECORD.iter_unpack(raw[:whole]):
-        if kind == _USER_PROCESS and (name := user.split(b"\0", 1)[0]):
-            yield name.decode("utf-8", "backslashreplace")
+    for kind, _pid, line, _id, user, _host in _UTMP_RECORD.iter_unpack(raw[:whole]):
+        if kind == _USER_PROCESS and (name := _c_string(user)):
+            yield name, _c_string(line)
+
+
+def _c_string(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
 def parse_session(text: str) -> list[str]:

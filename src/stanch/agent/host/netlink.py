@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,6 +16,7 @@ DUMP = 0x300
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
+NETLINK_NETFILTER = 12
 
 _ERROR = 2
 _DONE = 3
@@ -34,6 +35,13 @@ class Message:
     kind: int
     sequence: int
     payload: bytes
+    port: int = 0
+    """Of whom an event tells: the netlink socket whose request caused it."""
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded to four bytes."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def pack(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
@@ -47,10 +55,10 @@ def messages(datagram: bytes) -> Iterator[Message]:
     while at < len(datagram):
         if len(datagram) - at < _HEADER.size:
             raise _malformed(f"{len(datagram) - at} bytes left", f"a header of {_HEADER.size}")
-        length, kind, _flags, sequence, _port = _HEADER.unpack_from(datagram, at)
+        length, kind, _flags, sequence, port = _HEADER.unpack_from(datagram, at)
         if not _HEADER.size <= length <= len(datagram) - at:
             raise _malformed(f"a length of {length}", f"{_HEADER.size} to {len(datagram) - at}")
-        yield Message(kind, sequence, datagram[at + _HEADER.size : at + length])
+        yield Message(kind, sequence, datagram[at + _HEADER.size : at + length], port)
         at += _aligned(length)
 
 
@@ -73,13 +81,23 @@ class Netlink:
 
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._socket.bind((0, 0))
         self._socket.settimeout(_PATIENCE)
         self._sequence = 0
+
+    @property
+    def port(self) -> int:
+        """Our number among the kernel's netlink sockets: messages about what we did carry it."""
+        return int(self._socket.getsockname()[0])
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give it up; what belongs to this socket in the kernel ends with it."""
         self._socket.close()
 
     def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
@@ -101,18 +119,40 @@ class Netlink:
                     _raise_errno(message)
                     return
 
+    def batch(
+        self, begin: tuple[int, bytes], requests: Sequence[tuple[int, int, bytes]], end: tuple[int, bytes]
+    ) -> None:
+        """Have several things (kind, flags, payload) done as one; OSError with the first errno if any is refused."""
+        first = self._sequence + 1
+        parts = [
+            pack(begin[0], REQUEST, first, begin[1]),
+            *(pack(kind, REQUEST | ACK | flags, first + 1 + at, one) for at, (kind, flags, one) in enumerate(requests)),
+            pack(end[0], REQUEST, first + 1 + len(requests), end[1]),
+        ]
+        self._sequence += len(parts)
+        self._socket.sendto(b"".join(parts), (0, 0))
+        waiting = set(range(first + 1, first + 1 + len(requests)))
+        while waiting:
+            for message in self._received():
+                if message.kind == _ERROR and message.sequence >= first:
+                    _raise_errno(message)
+                    waiting.discard(message.sequence)
+
     def _send(self, kind: int, flags: int, payload: bytes) -> int:
         self._sequence += 1
         self._socket.sendto(pack(kind, flags, self._sequence, payload), (0, 0))
         return self._sequence
 
     def _answers(self, sequence: int) -> Iterator[Message]:
+        return (message for message in self._received() if message.sequence == sequence)
+
+    def _received(self) -> Iterator[Message]:
         data, _ancillary, flags, (sender, _groups) = self._socket.recvmsg(_DATAGRAM)
         if flags & socket.MSG_TRUNC:
             raise _malformed(f"more than {len(data)} bytes", f"at most {_DATAGRAM}")
         if sender != 0:  # another process may write to us; the kernel's port is 0
             return iter(())
-        return (message for message in messages(data) if message.sequence == sequence)
+        return messages(data)
 
 
 def _raise_errno(message: Message) -> None:

@@ -8,17 +8,18 @@ with the next command. libnftables is not used in this process: it is GPL-2, and
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
 from stanch.agent.host.run import Child, run
+from stanch.agent.host.tablespec import Family
 from stanch.core.errors import ActionFailed, Invalid, StanchError, TimedOut, Unavailable, Unsupported
 from stanch.core.types import seconds
 
-Family = Literal["inet", "netdev"]
 Listing = dict[str, Any]
 
 OUTPUT_LIMIT = 32 * 1_048_576
@@ -26,6 +27,7 @@ OUTPUT_LIMIT = 32 * 1_048_576
 
 _MARK_COMMAND = b"describe ipv4_addr\n"
 _MARK_ANSWER = b"datatype ipv4_addr"
+_PIDS_KEPT = 8
 _COMPLAINT = "Error:"
 _ABSENT = "No such file or directory"
 
@@ -40,6 +42,8 @@ class Nft:
         self._keep_child = keep_child
         self._child: Child | None = None
         self._turn = asyncio.Lock()
+        self.pids: deque[int] = deque(maxlen=_PIDS_KEPT)
+        """The last programs that were started: the kernel tells who changed a table by these numbers."""
 
     async def apply(self, text: str) -> None:
         """Run statements as one transaction, which must be safe to repeat.
@@ -92,6 +96,7 @@ class Nft:
     async def _ask_child(self, lines: Sequence[str]) -> str:
         if self._child is None or not self._child.alive:
             self._child = await Child.start(["nft", "-j", "-i"], output_limit=OUTPUT_LIMIT)
+            self.pids.append(self._child.pid)
         request = "".join(f"{line}\n" for line in lines).encode() + _MARK_COMMAND
         answer = await self._child.ask(request, until=_MARK_ANSWER, within=self._within)
         return answer.decode("utf-8", "backslashreplace")
@@ -108,6 +113,7 @@ class Nft:
             stdin=stdin.encode(),
             within=self._within,
             output_limit=OUTPUT_LIMIT,
+            started=self.pids.append,
         )
         said = (done.stdout + done.stderr).decode("utf-8", "backslashreplace")
         return said if done.returncode == 0 or _COMPLAINT in said else f"{_COMPLAINT} status {done.returncode}: {said}"

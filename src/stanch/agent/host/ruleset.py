@@ -1,4 +1,4 @@
-"""The isolation as nftables text, and back from what the kernel lists: pure functions.
+"""The isolation as nftables text: pure functions.
 
 Two tables of our own. `inet stanch` filters what the host's own network stack sends, receives and forwards; it comes
 before everything else (priority -300), needs no connection tracking, and an accept in it is not final: other tables
@@ -8,39 +8,43 @@ switched by a bridge do not get out either.
 Everything that drops matches only while the set `armed` holds an element, and the element has a time-out: the kernel
 stops enforcing by itself, whoever is still alive. The chains' policy is accept, because a new base chain is consulted
 before the rules of its transaction are: with policy drop, each replacement would lose packets that are allowed.
+
+Answers to what an opening opened are recognised without connection tracking: TCP that is no first packet, ICMP that is
+no echo request, and UDP of a flow that a packet in the open direction has put into the set `talk`. Learning has no
+verdict of its own: a full set lets the packet pass that it could not learn.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    collapse_addresses,
-    ip_address,
-    ip_network,
-    summarize_address_range,
-)
-from typing import Any, cast
 
-from stanch.core.errors import Invalid
-from stanch.core.host import IsolationRules, Peer
-from stanch.core.types import AnyAddress, AnyNetwork
+from stanch.agent.host.mark import AGENT_MARK, MARK_BITS
+from stanch.agent.host.openings import EVERY_PORT, VERSIONS, Element, Layer, Layout, Shape
+from stanch.agent.host.openings import layout as layout_of
+from stanch.agent.host.tablespec import ENDING, Chain, Set, Table, rule_statements, set_statements
+from stanch.core.exclusion import Opening, Ports, Transport
+from stanch.core.network import IsolationRules
+from stanch.core.types import AnyNetwork
 
 TABLE = "stanch"
-LIFT = f"add table inet {TABLE}; delete table inet {TABLE}; add table netdev {TABLE}; delete table netdev {TABLE}"
-"""Removes both tables in one transaction, whether they are there or not."""
-
-MAX_PEERS = 1000
-MAX_NETWORKS = 20_000
 MAX_DEVICES = 10_000
+FIRST_NOTE = "stanch rules 2"
+"""The first of the notes begins so: which layout of rules this is. Then how its sets end, and what is on."""
+
+NOTE_LENGTH = 120
+"""nft takes comments of up to 128 bytes."""
 
 _DEVICE = re.compile(r"[A-Za-z0-9_.@+=#%,-]{1,15}")
 """Names that nft can be told. The kernel allows more (quotes, `*`): such a device cannot be covered, and we say so."""
 
-_ARMED = "meta mark and 0x0 @armed"  # a lookup that any packet passes while the set holds its one element
+_ARMED = f"meta mark and 0x0 @armed_{ENDING}"  # a lookup that any packet passes while the set holds its one element
+_OURS = f"meta mark and {MARK_BITS:#x} == {AGENT_MARK:#x}"
+_NOT_FIRST = "tcp flags & (syn | ack) != syn"
+_FIRST = "tcp flags & (syn | ack) == syn"
+_PROTOCOL = {Transport.TCP: ("tcp", "tcp"), Transport.UDP: ("udp", "udp"), Transport.ICMP: ("icmp", "ipv6-icmp")}
+_IP = {4: "ip", 6: "ip6"}
+_WHOLE = {4: "0.0.0.0-255.255.255.255", 6: f"::-{'ffff:' * 7}ffff"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,95 +60,109 @@ class Device:
         return _DEVICE.fullmatch(self.name) is not None
 
 
-def canonical(rules: IsolationRules) -> IsolationRules:
-    """The same rules as the kernel keeps them: sorted, without duplicates, overlaps and zones.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What the tables need to know besides the rules."""
 
-    Raises Invalid if there are more than the kernel should be asked to hold.
-    """
-    peers = {(_plain(peer.address), peer.port) for peer in rules.servers}
-    if len(peers) > MAX_PEERS or len(rules.allow) > MAX_NETWORKS:
-        raise Invalid(
-            "The isolation has too many exceptions",
-            got=f"{len(peers)} servers, {len(rules.allow)} networks",
-            expected=f"at most {MAX_PEERS} servers and {MAX_NETWORKS} networks",
-            hint="Name larger networks.",
-        )
-    ordered = sorted(peers, key=lambda peer: (peer[0].version, int(peer[0]), peer[1]))
-    return IsolationRules(
-        servers=tuple(Peer(address=address, port=port) for address, port in ordered),
-        allow=(*_collapsed(rules.allow, 4), *_collapsed(rules.allow, 6)),
-    )
+    lift_after: timedelta | None = None
+    devices: Sequence[Device] = ()
+    """Those that nft cannot name are left out."""
+
+    egress: bool = True
+    """Can the kernel filter what leaves a device?"""
+
+    secret: int = 1
+    """31 random bits, never 0: the priority of packets that the output chain lets pass for somebody in particular."""
+
+    cgroups: str = ""
+    """What nft wants in front of a path below the root of cgroup v2: `unified/` where version 1 has the root."""
 
 
-def _plain(address: AnyAddress) -> AnyAddress:
-    """Without the zone, and as IPv4 where it is IPv4 inside: that is how packets carry it."""
-    if isinstance(address, IPv6Address):
-        return address.ipv4_mapped or IPv6Address(int(address))
-    return address
-
-
-def _collapsed(networks: Iterable[AnyNetwork], version: int) -> Iterator[AnyNetwork]:
-    one_version = cast("Iterator[IPv4Network]", (one for one in networks if one.version == version))
-    return collapse_addresses(one_version)  # it takes either version, but not both: the cast only says "one"
-
-
-class Reach:
-    """What the rules leave reachable: the same decision as the kernel's, for sockets that exist already."""
-
-    def __init__(self, rules: IsolationRules) -> None:
-        kept = canonical(rules)
-        self._peers = frozenset((peer.address, peer.port) for peer in kept.servers)
-        self._networks: dict[tuple[int, int], set[int]] = {}
-        for network in kept.allow:
-            shift = network.max_prefixlen - network.prefixlen
-            self._networks.setdefault((network.version, shift), set()).add(int(network.network_address) >> shift)
-
-    def allows(self, protocol: str, address: AnyAddress, port: int) -> bool:
-        """Whether this peer stays reachable."""
-        plain = _plain(address)
-        if plain.is_loopback or (protocol == "tcp" and (plain, port) in self._peers):
-            return True
-        return any(
-            version == plain.version and int(plain) >> shift in starts
-            for (version, shift), starts in self._networks.items()
-        )
-
-
-# --- from rules to text ----------------------------------------------------------------------------------------------
+def tables(layout: Layout, frame: Frame) -> list[Table]:
+    """The tables that enforce these rules: one, or two where the kernel can filter what leaves a device."""
+    sets = list(_sets(layout, frame))
+    made = [Table(family="inet", sets=[*sets, *_learned()], chains=chains("inet", layout, frame))]
+    return [*made, Table(family="netdev", sets=sets, chains=chains("netdev", layout, frame))] if frame.egress else made
 
 
 def render(rules: IsolationRules, devices: Sequence[Device], *, lift_after: timedelta | None) -> str:
-    """One transaction that puts the rules in force and replaces whatever our tables held before.
+    """The whole of it as one text that nft takes, whatever there was before: for people, and to be compared with."""
+    lines = []
+    for table in tables(layout_of(rules), Frame(lift_after=lift_after, devices=devices)):
+        where = f"table {table.family} {TABLE};"
+        lines += [f"add {where}", f"delete {where}", f"add {where}"]
+        lines += [*set_statements(table, TABLE, "a"), *rule_statements(table, TABLE, "a")]
+    return "\n".join(lines) + "\n"
 
-    Devices that nft cannot name are left out. Each statement ends with a semicolon, so that the lines may be joined.
-    """
-    kept = canonical(rules)
-    covered = [device for device in devices if device.coverable][:MAX_DEVICES]
-    blocks = [
-        f"add table inet {TABLE};",
-        f"delete table inet {TABLE};",
-        f"add table netdev {TABLE};",
-        f"delete table netdev {TABLE};",
-        *_block(f"table inet {TABLE}", [*_sets(kept, lift_after), *_input(), *_output(), *_forward()]),
-        *_block(f"table netdev {TABLE}", [*_sets(kept, lift_after), *_egress(covered)]),
+
+def chains(family: str, layout: Layout, frame: Frame) -> list[Chain]:
+    """What filters the host's own stack and what it forwards, or what filters each device."""
+    notes = Chain(name="notes", rules=_notes(layout, frame))
+    if family == "netdev":
+        return [notes, *_egress(layout, frame)]
+    return [
+        notes,
+        *_answers(frame),
+        Chain(name="input", hook="input", rules=_input(layout, frame)),
+        Chain(name="output", hook="output", rules=_output(layout, frame)),
+        Chain(name="forward", hook="forward", rules=[f"{_ARMED} counter drop"]),
     ]
-    return "\n".join(blocks) + "\n"
 
 
-def _block(head: str, lines: Iterable[str]) -> list[str]:
-    return [f"{head} {{", *(f"    {line}" for line in lines), "};"]
+def _egress(layout: Layout, frame: Frame) -> list[Chain]:
+    """One chain for each device, all of them leading to the same rules.
+
+    The kernel's listing does not name a chain's device to every nft; the comment does.
+    """
+    covered = [device for device in frame.devices if device.coverable][:MAX_DEVICES]
+    return [
+        Chain(name="answered", rules=[*_answered("daddr", "dport", "sport")[:3], "meta l4proto udp accept"]),
+        Chain(name="outbound", rules=_outbound(layout, frame)),
+        *(
+            Chain(
+                name=f"device_{one.index}",
+                hook=f'egress device "{one.name}"',
+                rules=[f'goto outbound comment "{one.name}"'],
+            )
+            for one in covered
+        ),
+    ]
 
 
-def _sets(rules: IsolationRules, lift_after: timedelta | None) -> Iterator[str]:
-    yield from _set("armed", "mark", [f"0x0{_timeout(lift_after)}"], flags="timeout")
-    for version in (4, 6):
-        peers = [f"{one.address} . {one.port}" for one in rules.servers if one.address.version == version]
-        networks = [str(one) for one in rules.allow if one.version == version]
-        yield from _set(f"server{version}", f"ipv{version}_addr . inet_service", peers)
-        yield from _set(f"allow{version}", f"ipv{version}_addr", networks, flags="interval")
+def set_names(family: str, layout: Layout) -> set[str]:
+    """The sets that a table has, without how their names end."""
+    fixed = {f"{name}{version}" for name in ("server", "proxy", "resolver", "allow") for version in VERSIONS}
+    layers = {f"{base}_{number}" for base, layers in layout.layers.items() for number in range(len(layers))}
+    learned = {one.name for one in _learned()} if family == "inet" else set()
+    return {"armed"} | fixed | layers | learned
 
 
-def _timeout(lift_after: timedelta | None) -> str:
+# --- sets ------------------------------------------------------------------------------------------------------------
+
+
+def _sets(layout: Layout, frame: Frame) -> Iterator[Set]:
+    yield armed(frame.lift_after)
+    for version in VERSIONS:
+        address = f"ipv{version}_addr"
+        for name, peers in (("server", layout.servers), ("proxy", layout.proxies)):
+            chosen = [f"{one.address} . {one.port}" for one in peers if one.address.version == version]
+            yield Set(name=f"{name}{version}", kind=f"{address} . inet_service", elements=chosen)
+        resolvers = [str(one) for one in layout.resolvers if one.version == version]
+        yield Set(name=f"resolver{version}", kind=address, elements=resolvers)
+        networks = [str(one) for one in layout.allow if one.version == version]
+        yield Set(name=f"allow{version}", kind=address, options="flags interval", elements=networks)
+    for base, layers in layout.layers.items():
+        for number, layer in enumerate(layers):
+            yield _layer(f"{base}_{number}", int(base[-1]), layer)
+
+
+def armed(lift_after: timedelta | None) -> Set:
+    """While it holds its element, everything that drops drops."""
+    return Set(name="armed", kind="mark", options="flags timeout", elements=[f"0x0{timeout(lift_after)}"])
+
+
+def timeout(lift_after: timedelta | None) -> str:
+    """How long an element stays, in nft's words; nothing for ever."""
     if lift_after is None:
         return ""
     # Piece by piece: nft takes no number of more than eight digits, ten thousand hours in seconds are that long.
@@ -154,204 +172,278 @@ def _timeout(lift_after: timedelta | None) -> str:
     return f" timeout {hours // 24}d{hours % 24}h{minute}m{rest.seconds}s{rest.microseconds // 1000}ms"
 
 
-def _set(name: str, kind: str, elements: Sequence[str], *, flags: str = "") -> list[str]:
-    lines = [f"type {kind};"]
-    if flags:
-        lines.append(f"flags {flags};")
-    if elements:
-        lines.append(f"elements = {{ {', '.join(elements)} }};")
-    return _block(f"set {name}", lines)
-
-
-def _base_chain(name: str, rules: Iterable[str]) -> list[str]:
-    return _block(f"chain {name}", [f"type filter hook {name} priority -300; policy accept;", *rules])
-
-
-def _input() -> list[str]:
-    return _base_chain(
-        "input",
-        [
-            "iif lo accept;",
-            # Answers of DHCP come from servers that we cannot know.
-            "meta nfproto ipv4 udp sport 67 udp dport 68 accept;",
-            "ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept;",
-            "icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept;",
-            "ip6 saddr fe80::/10 icmpv6 type mld-listener-query ip6 hoplimit 1 accept;",
-            # Without these, a smaller MTU on the way silences the connection to the server.
-            "icmp type destination-unreachable icmp code frag-needed accept;",
-            "icmpv6 type packet-too-big accept;",
-            # Not the first packet of a connection: the server never calls, so whoever does is not the server.
-            *(
-                f"{ip} saddr . tcp sport @server{version} tcp flags & (syn | ack) != syn accept;"
-                for ip, version in (("ip", 4), ("ip6", 6))
-            ),
-            "ip saddr @allow4 accept;",
-            "ip6 saddr @allow6 accept;",
-            f"{_ARMED} counter drop;",
-        ],
+def _layer(name: str, version: int, layer: Layer) -> Set:
+    return Set(
+        name=name,
+        kind=f"ipv{version}_addr . inet_proto . inet_service . inet_service",
+        options="flags interval",
+        elements=[_element(one) for one in layer],
     )
 
 
-def _output() -> list[str]:
-    return _base_chain(
-        "output",
-        [
-            "oif lo accept;",
-            *_leaving(),
-            "ip daddr @allow4 accept;",
-            "ip6 daddr @allow6 accept;",
-            # Local programs learn at once that they are cut off, instead of waiting for time-outs.
-            f"{_ARMED} meta l4proto tcp counter reject with tcp reset;",
-            f"{_ARMED} counter reject with icmpx admin-prohibited;",
-        ],
-    )
+def _element(one: Element) -> str:
+    network, shape = one
+    protocol = "0-255" if shape.transport is Transport.ANY else _protocol(shape.transport, network.version)
+    return f"{network} . {protocol} . {shape.remote} . {shape.local}"
 
 
-def _leaving() -> list[str]:
-    """What may leave from an isolated host, besides its allowed networks."""
+def _protocol(transport: Transport, version: int) -> str:
+    return _PROTOCOL[transport][VERSIONS.index(version)]
+
+
+def _learned() -> Iterator[Set]:
+    """UDP flows; flows of accounts and groups; who was pinged by them."""
+    for version in VERSIONS:
+        address = f"ipv{version}_addr"
+        for name, kind, lasts in (
+            ("talk", f"{address} . inet_service . inet_service", "1m"),
+            ("own", f"{address} . inet_proto . inet_service . inet_service", "5m"),
+            ("ping", address, "1m"),
+        ):
+            options = f"size 16384; flags dynamic, timeout; timeout {lasts}"
+            yield Set(name=f"{name}{version}", kind=kind, options=options, learns=True)
+
+
+# --- notes: what the kernel's listing does not tell of rules ----------------------------------------------------------
+
+
+def _notes(layout: Layout, frame: Frame) -> list[str]:
+    """Nothing jumps there. A note that is too long goes on in the next, which begins with a plus sign."""
+    first = " ".join([FIRST_NOTE, ENDING, *["dhcp"] * layout.dhcp, *["egress"] * frame.egress])
+    return [f'return comment "{part}"' for note in (first, *map(note_of, layout.bound)) for part in _cut(note)]
+
+
+def _cut(note: str) -> list[str]:
+    return [f"{'+' if at else ''}{note[at : at + NOTE_LENGTH]}" for at in range(0, len(note), NOTE_LENGTH)]
+
+
+def note_of(one: Opening) -> str:
+    """An opening for an account or a group, as a line."""
+    whose = f"cgroup {one.cgroup}" if one.uid is None else f"uid {one.uid}"
+    return " ".join([one.direction, one.transport, str(one.network), _range(one.remote), _range(one.local), whose])
+
+
+def _range(ports: Ports | None) -> str:
+    return str(ports or EVERY_PORT)
+
+
+# --- chains ----------------------------------------------------------------------------------------------------------
+
+
+def _answers(frame: Frame) -> list[Chain]:
+    """What packets in an open direction, and their answers, go through. Who jumps here has matched the opening."""
+    return [
+        Chain(name="left", rules=[*_large(frame), *_learn("talk", "daddr", "dport", "sport"), "accept"]),
+        Chain(name="ours", rules=[_secret(frame), "jump left"]),
+        Chain(name="entered", rules=[*_learn("talk", "saddr", "sport", "dport"), "accept"]),
+        Chain(name="answered_in", rules=_answered("saddr", "sport", "dport")),
+        Chain(name="answered_out", rules=[*_large(frame), *_answered("daddr", "dport", "sport")]),
+        Chain(
+            name="own_out",
+            rules=[
+                _secret(frame),
+                *_learn("own", "daddr", "dport", "sport"),
+                "meta l4proto icmp update @ping4 { ip daddr }",
+                "meta l4proto ipv6-icmp update @ping6 { ip6 daddr }",
+                "accept",
+            ],
+        ),
+        Chain(name="own_in", rules=[*_learn("own", "saddr", "sport", "dport"), "accept"]),
+        Chain(
+            name="own_answered_in",
+            rules=[
+                f"{_FIRST} return",
+                *_known("saddr", "sport", "dport", "accept"),
+                "icmp type != echo-request ip saddr @ping4 accept",
+                "icmpv6 type != echo-request ip6 saddr @ping6 accept",
+            ],
+        ),
+        Chain(
+            # The kernel says farewell for a program that has closed its socket: of nobody's account any more.
+            name="own_answered_out",
+            rules=[f"{_FIRST} return", *_known("daddr", "dport", "sport", f"{_secret(frame)} accept")],
+        ),
+    ]
+
+
+def _large(frame: Frame) -> list[str]:
+    # What may be cut into pieces: a piece tells no ports, but keeps the priority.
+    return [f"meta l4proto != tcp meta length > 500 {_secret(frame)}"]
+
+
+def _secret(frame: Frame) -> str:
+    return f"meta priority set {_priority(frame)}"
+
+
+def _priority(frame: Frame) -> str:
+    return f"{frame.secret:#x}"
+
+
+def _learn(name: str, side: str, remote: str, local: str) -> list[str]:
+    if name == "talk":
+        return [
+            f"meta l4proto udp update @talk{version} {{ {ip} {side} . udp {remote} . udp {local} }}"
+            for version, ip in _IP.items()
+        ]
+    return [
+        f"meta l4proto {{ tcp, udp }} update @own{version} {{ {ip} {side} . meta l4proto . th {remote} . th {local} }}"
+        for version, ip in _IP.items()
+    ]
+
+
+def _known(side: str, remote: str, local: str, verdict: str) -> list[str]:
+    return [
+        f"{ip} {side} . meta l4proto . th {remote} . th {local} @own{version} {verdict}" for version, ip in _IP.items()
+    ]
+
+
+def _answered(side: str, remote: str, local: str) -> list[str]:
+    return [
+        f"{_NOT_FIRST} accept",
+        "icmp type != echo-request accept",
+        "icmpv6 type != echo-request accept",
+        *(f"{ip} {side} . udp {remote} . udp {local} @talk{version} accept" for version, ip in _IP.items()),
+    ]
+
+
+def _input(layout: Layout, frame: Frame) -> list[str]:
+    return [
+        "iif lo accept",
+        # Answers of DHCP come from servers that we cannot know.
+        *["meta nfproto ipv4 udp sport 67 udp dport 68 accept"] * layout.dhcp,
+        *["ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept"] * layout.dhcp,
+        "icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
+        "ip6 saddr fe80::/10 icmpv6 type mld-listener-query ip6 hoplimit 1 accept",
+        # Without these, a smaller MTU on the way silences the connection to the server.
+        "icmp type destination-unreachable icmp code frag-needed accept",
+        "icmpv6 type packet-too-big accept",
+        # Not the first packet of a connection: the server never calls, so whoever does is not the server.
+        *(f"{ip} saddr . tcp sport @server{version}_{ENDING} {_NOT_FIRST} accept" for version, ip in _IP.items()),
+        f"ip saddr @allow4_{ENDING} accept",
+        f"ip6 saddr @allow6_{ENDING} accept",
+        *(f"{ip} saddr . tcp sport @proxy{version}_{ENDING} {_NOT_FIRST} accept" for version, ip in _IP.items()),
+        *(
+            f"{ip} saddr @resolver{version}_{ENDING} meta l4proto {{ tcp, udp }} th sport 53 jump answered_in"
+            for version, ip in _IP.items()
+        ),
+        *_layered(layout, "in", "saddr", ("sport", "dport"), "jump entered"),
+        *_layered(layout, "out", "saddr", ("sport", "dport"), "jump answered_in"),
+        *(rule for one in layout.bound for rule in _bound_input(one, frame)),
+        # IPv6 is put together only behind this hook: a later piece tells no ports, and is nothing without the first.
+        "frag frag-off != 0 accept",
+        f"{_ARMED} counter drop",
+    ]
+
+
+def _output(layout: Layout, frame: Frame) -> list[str]:
+    return [
+        "oif lo accept",
+        *_leaving(layout),
+        f"ip daddr @allow4_{ENDING} accept",
+        f"ip6 daddr @allow6_{ENDING} accept",
+        *_own_ways(_OURS, "jump ours"),
+        *_layered(layout, "out", "daddr", ("dport", "sport"), "jump left"),
+        *_layered(layout, "in", "daddr", ("dport", "sport"), "jump answered_out"),
+        *(rule for one in layout.bound for rule in _bound_output(one, frame)),
+        # Local programs learn at once that they are cut off, instead of waiting for time-outs.
+        f"{_ARMED} meta l4proto tcp counter reject with tcp reset",
+        f"{_ARMED} counter reject with icmpx admin-prohibited",
+    ]
+
+
+def _leaving(layout: Layout) -> list[str]:
+    """What may leave from an isolated host, besides its openings."""
     return [
         # To everybody on the link only. A renewal sent to one server is dropped; the client then asks everybody.
-        "ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept;",
-        "ip6 daddr ff02::1:2 udp sport 546 udp dport 547 accept;",
-        "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept;",
+        *["ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept"] * layout.dhcp,
+        *["ip6 daddr ff02::1:2 udp sport 546 udp dport 547 accept"] * layout.dhcp,
+        "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
         # Switches that filter multicast forward neighbour discovery only to hosts that report.
-        "ip6 daddr ff02::16 icmpv6 type mld2-listener-report ip6 hoplimit 1 accept;",
-        "ip daddr . tcp dport @server4 accept;",
-        "ip6 daddr . tcp dport @server6 accept;",
+        "ip6 daddr ff02::16 icmpv6 type mld2-listener-report ip6 hoplimit 1 accept",
+        *(f"{ip} daddr . tcp dport @server{version}_{ENDING} accept" for version, ip in _IP.items()),
     ]
 
 
-def _forward() -> list[str]:
-    return _base_chain("forward", [f"{_ARMED} counter drop;"])
+def _own_ways(which: str, verdict: str) -> list[str]:
+    """Proxies and resolvers, for the agent's own packets."""
+    proxies = [f"{which} {ip} daddr . tcp dport @proxy{version}_{ENDING} {verdict}" for version, ip in _IP.items()]
+    resolvers = [
+        f"{which} {ip} daddr @resolver{version}_{ENDING} meta l4proto {{ tcp, udp }} th dport 53 {verdict}"
+        for version, ip in _IP.items()
+    ]
+    return [*proxies, *resolvers]
 
 
-def _egress(devices: Sequence[Device]) -> Iterator[str]:
-    """One chain for each device, all of them leading to the same rules.
-
-    The kernel's listing does not name a chain's device to every nft; the comment does, for `covered`.
-    """
-    yield from _block("chain outbound", _outbound())
-    for one in devices:
-        hook = f'type filter hook egress device "{one.name}" priority -300; policy accept;'
-        yield from _block(f"chain device_{one.index}", [hook, f'goto outbound comment "{one.name}";'])
-
-
-def _outbound() -> list[str]:
+def _outbound(layout: Layout, frame: Frame) -> list[str]:
     return [
         # Raw sockets choose what the kernel takes a frame for: an ARP packet begins with 0x0001, no IP packet does.
-        "meta protocol arp arp htype 1 accept;",
+        "meta protocol arp arp htype 1 accept",
         # LACP, spanning tree, 802.1X: without them the link goes down. Bridges never pass these addresses on.
-        "@ll,0,44 0x0180c200000 accept;",
-        "@ll,96,16 0x888e accept;",  # 802.1X on Wi-Fi goes to the access point's own address
-        *_leaving(),
+        "@ll,0,44 0x0180c200000 accept",
+        "@ll,96,16 0x888e accept",  # 802.1X on Wi-Fi goes to the access point's own address
+        *_leaving(layout),
         # l4proto is known only for what parses as an IP packet, whatever a raw socket claims.
-        "meta l4proto 0-255 ip daddr @allow4 accept;",
-        "meta l4proto 0-255 ip6 daddr @allow6 accept;",
-        f"{_ARMED} counter drop;",
+        f"meta l4proto 0-255 ip daddr @allow4_{ENDING} accept",
+        f"meta l4proto 0-255 ip6 daddr @allow6_{ENDING} accept",
+        # Not by the mark: rules of others may have replaced it since.
+        *_own_ways(f"meta priority {_priority(frame)}", "accept"),
+        *_layered(layout, "out", "daddr", ("dport", "sport"), "accept"),
+        *_layered(layout, "in", "daddr", ("dport", "sport"), "jump answered"),
+        *(f"meta priority {_priority(frame)} {_matches(one, 'output')} accept" for one in layout.bound),
+        f"meta priority {_priority(frame)} meta l4proto 0-255 ip frag-off & 0x1fff != 0 accept",
+        f"meta priority {_priority(frame)} meta l4proto 0-255 exthdr frag exists accept",
+        f"{_ARMED} counter drop",
     ]
 
 
-# --- from the kernel's listing back to rules -------------------------------------------------------------------------
-
-_SHAPES: Mapping[str, Mapping[str, tuple[tuple[object, ...], int]]] = {
-    "inet": {
-        "input": (("filter", "input", -300, "accept"), len(_input()) - 3),
-        "output": (("filter", "output", -300, "accept"), len(_output()) - 3),
-        "forward": (("filter", "forward", -300, "accept"), len(_forward()) - 3),
-    },
-    "netdev": {"outbound": ((None, None, None, None), len(_outbound()))},
-}
-"""Each chain's hook and number of rules; a block has three lines that are no rules."""
+def _layered(layout: Layout, way: str, side: str, ports: tuple[str, str], verdict: str) -> Iterator[str]:
+    remote, local = ports
+    for version, ip in _IP.items():
+        for number in range(len(layout.layers[f"{way}{version}"])):
+            yield f"{ip} {side} . meta l4proto . th {remote} . th {local} @{way}{version}_{number}_{ENDING} {verdict}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """One of our tables as the kernel lists it."""
-
-    rules: IsolationRules
-    armed: bool
-    remaining: timedelta | None
-    """Until the kernel stops enforcing it; None for never."""
-
-    whole: bool
-    """Are all chains there, each with its hook and all its rules?"""
-
-    devices: frozenset[Device]
-    """The devices whose egress is filtered."""
+# --- accounts and control groups -------------------------------------------------------------------------------------
 
 
-def parse(listing: Mapping[str, Any]) -> Listed:
-    """Read `nft -j list table` of one of our tables; Invalid if it is none of ours."""
-    try:
-        return _parse(listing["nftables"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise Invalid(
-            f"The table {TABLE} is not one that this version wrote",
-            got=f"{type(error).__name__}: {error}",
-            hint=f"`nft list table inet {TABLE}` shows it.",
-        ) from None
+def _bound_output(one: Opening, frame: Frame) -> list[str]:
+    whose, matches = _whose(one, frame), _matches(one, "output")
+    return [
+        *[f"{whose} {matches} jump own_out"] * one.direction.outward,
+        f"{matches} jump own_answered_out",
+        # What was open before these rules came has not been learned.
+        *[f"{whose} {matches} {_NOT_FIRST} jump own_out"] * (not one.direction.outward and _may_be_tcp(one)),
+    ]
 
 
-def _parse(items: Sequence[Mapping[str, Any]]) -> Listed:
-    tables = [item["table"] for item in items if "table" in item]
-    sets = {str(item["set"]["name"]): item["set"].get("elem", []) for item in items if "set" in item}
-    chains = {str(item["chain"]["name"]): item["chain"] for item in items if "chain" in item}
-    rules = [item["rule"] for item in items if "rule" in item]
-    peers = [*_peers(sets["server4"]), *_peers(sets["server6"])]
-    networks = [*_networks(sets["allow4"]), *_networks(sets["allow6"])]
-    return Listed(
-        rules=canonical(IsolationRules(servers=tuple(peers), allow=tuple(networks))),
-        armed=bool(sets["armed"]),
-        remaining=_remaining(sets["armed"]),
-        whole=_whole(str(tables[0]["family"]), chains, rules),
-        devices=frozenset(_covered(chains, rules)),
-    )
+def _bound_input(one: Opening, frame: Frame) -> list[str]:
+    whose, matches = _whose(one, frame), _matches(one, "input")
+    return [
+        *[f"{whose} {matches} jump own_in"] * one.direction.inward,
+        f"{matches} jump own_answered_in",
+        *[f"{whose} {matches} {_NOT_FIRST} accept"] * (not one.direction.inward and _may_be_tcp(one)),
+    ]
 
 
-def _peers(elements: Iterable[Any]) -> Iterator[Peer]:
-    for element in elements:
-        address, port = element["concat"]
-        yield Peer(address=ip_address(address), port=port)
+def _may_be_tcp(one: Opening) -> bool:
+    return one.transport in {Transport.ANY, Transport.TCP}
 
 
-def _networks(elements: Iterable[Any]) -> Iterator[AnyNetwork]:
-    for element in elements:
-        if isinstance(element, str):
-            yield ip_network(element)
-        elif "prefix" in element:
-            yield ip_network(f"{element['prefix']['addr']}/{int(element['prefix']['len'])}")
-        else:
-            first, last = map(ip_address, element["range"])
-            yield from _between(first, last)
+def _whose(one: Opening, frame: Frame) -> str:
+    if one.cgroup is None:
+        return f"meta skuid {one.uid}"
+    return f'socket cgroupv2 level {one.cgroup.count("/") + 1} "{frame.cgroups}{one.cgroup}"'
 
 
-def _between(first: AnyAddress, last: AnyAddress) -> Iterator[AnyNetwork]:
-    if isinstance(first, IPv4Address) and isinstance(last, IPv4Address):
-        return summarize_address_range(first, last)
-    if isinstance(first, IPv6Address) and isinstance(last, IPv6Address):
-        return summarize_address_range(first, last)
-    raise ValueError(f"got {first} to {last}, expected addresses of one version")
+def _matches(one: Opening, way: str) -> str:
+    side, remote, local = ("daddr", "dport", "sport") if way == "output" else ("saddr", "sport", "dport")
+    shape, version = Shape.of(one), one.network.version
+    protocol = "0-255" if shape.transport is Transport.ANY else _protocol(shape.transport, version)
+    words = [f"meta l4proto {protocol}", f"{_IP[version]} {side} {_network(one.network)}"]
+    words += [f"th {remote} {shape.remote}"] if shape.remote != EVERY_PORT else []
+    words += [f"th {local} {shape.local}"] if shape.local != EVERY_PORT else []
+    return " ".join(words)
 
 
-def _remaining(elements: Sequence[Any]) -> timedelta | None:
-    element = elements[0] if elements else None
-    if not isinstance(element, Mapping):
-        return None
-    return timedelta(seconds=int(element["elem"].get("expires", 0)))
-
-
-def _whole(family: str, chains: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> bool:
-    return all(
-        name in chains
-        and tuple(chains[name].get(key) for key in ("type", "hook", "prio", "policy")) == hook
-        and sum(rule["chain"] == name for rule in rules) == count
-        for name, (hook, count) in _SHAPES[family].items()
-    )
-
-
-def _covered(chains: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> Iterator[Device]:
-    for rule in rules:
-        prefix, _, index = str(rule["chain"]).partition("_")
-        hook = chains[rule["chain"]].get("hook")
-        if prefix == "device" and hook == "egress" and rule["expr"] == [{"goto": {"target": "outbound"}}]:
-            yield Device(index=int(index), name=str(rule["comment"]))
+def _network(network: AnyNetwork) -> str:
+    return _WHOLE[network.version] if network.prefixlen == 0 else str(network)

@@ -50,9 +50,14 @@ def find(program: str) -> str:
 
 
 async def run(
-    argv: Sequence[str], *, within: timedelta, stdin: bytes = b"", output_limit: int = OUTPUT_LIMIT
+    argv: Sequence[str],
+    *,
+    within: timedelta,
+    stdin: bytes = b"",
+    output_limit: int = OUTPUT_LIMIT,
+    started: Callable[[int], None] = lambda _pid: None,
 ) -> Finished:
-    """Run a program to its end and return what it wrote, whatever its exit status.
+    """Run a program to its end and return what it wrote, whatever its exit status; `started` is told its pid.
 
     Raises Unsupported if it is not installed, TimedOut if it is not done `within`, and ActionFailed if it writes more
     than `output_limit` bytes; it and its children are dead then.
@@ -67,6 +72,7 @@ async def run(
 
     process = _Process(collect)
     await process.start(argv, stdin=PIPE if stdin else DEVNULL, stderr=PIPE)
+    started(process.pid)
     try:
         process.write(stdin, last=True)
         async with asyncio.timeout(within.total_seconds()):
@@ -106,6 +112,11 @@ class Child:
     def alive(self) -> bool:
         """Does it still run?"""
         return not self._process.over.done()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     async def ask(self, request: bytes, *, until: bytes, within: timedelta) -> bytes:
         """Write a request; what it answers on both streams, up to a last line that begins with `until`.
@@ -198,6 +209,10 @@ class _Process(asyncio.SubprocessProtocol):
             pipe.write(data)
         if last:
             pipe.close()
+
+    @property
+    def pid(self) -> int:
+        return int(self._transport.get_pid())
 
     @property
     def returncode(self) -> int:

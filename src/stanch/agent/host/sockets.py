@@ -7,13 +7,14 @@ ends. SOCK_DESTROY ends it for good: the program gets ECONNABORTED.
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from stanch.agent.host.netlink import NETLINK_SOCK_DIAG, Netlink
+from stanch.agent.host.netlink import NETLINK_SOCK_DIAG, Netlink, attributes
 from stanch.core.errors import ActionFailed, StanchError, Unsupported
-from stanch.core.host import Socket
+from stanch.core.network import Socket
 from stanch.core.types import AnyAddress
 
 TCPDIAG_GETSOCK = 18
@@ -40,6 +41,9 @@ _OLD_REQUEST = struct.Struct("=BBBB48xII")
 _MESSAGE_HEAD = struct.Struct("=BBBB")
 _MESSAGE_TAIL = struct.Struct("=IIIII")
 _MESSAGE_BYTES = _MESSAGE_HEAD.size + _ID_BYTES + _MESSAGE_TAIL.size
+_MARK, _GROUP = 15, 21
+"""Attributes: SO_MARK, which only administrators are told, and the number of the control group."""
+
 _DHCP = frozenset({(68, 67), (546, 547)})
 
 
@@ -56,6 +60,13 @@ class Open:
     remote_port: int
     inode: int
     """0 if no program holds it any more."""
+
+    uid: int
+    """The account of the program that made it."""
+
+    mark: int
+    group: int
+    """The number of its control group; 0 where the kernel does not tell."""
 
     id: bytes
     """How the kernel finds it again, with its cookie: never another socket."""
@@ -90,14 +101,15 @@ def pack_request(family: int, protocol: str, *, states: int = 0, identity: bytes
 
 
 def parse_message(protocol: str, payload: bytes) -> Open:
-    """Read the kernel's inet_diag_msg; ActionFailed if it is too short or of another family."""
+    """Read the kernel's inet_diag_msg; ActionFailed if it is malformed or of another family."""
     if len(payload) < _MESSAGE_BYTES:
         raise ActionFailed("The kernel's list of sockets makes no sense", got=f"{len(payload)} bytes",
                            expected=f"at least {_MESSAGE_BYTES}")  # fmt: skip
     family, state, _timer, _retransmits = _MESSAGE_HEAD.unpack_from(payload)
     identity = payload[_MESSAGE_HEAD.size : _MESSAGE_HEAD.size + _ID_BYTES]
     local_port, remote_port, local, remote = _ID.unpack_from(identity)
-    *_, inode = _MESSAGE_TAIL.unpack_from(payload, _MESSAGE_HEAD.size + _ID_BYTES)
+    *_, uid, inode = _MESSAGE_TAIL.unpack_from(payload, _MESSAGE_HEAD.size + _ID_BYTES)
+    more = attributes(payload[_MESSAGE_BYTES:])
     return Open(
         protocol=protocol,
         family=family,
@@ -107,6 +119,9 @@ def parse_message(protocol: str, payload: bytes) -> Open:
         remote=_address(family, remote),
         remote_port=remote_port,
         inode=inode,
+        uid=uid,
+        mark=int.from_bytes(more.get(_MARK, b"")[:4], sys.byteorder),
+        group=int.from_bytes(more.get(_GROUP, b"")[:8], sys.byteorder),
         id=identity,
     )
 

@@ -1,4 +1,4 @@
-"""Ask the agent on this machine, through its root-only socket: one JSON line there, one back."""
+"""Ask the agent on this machine, through one of its sockets: one JSON line there, one back."""
 
 import json
 import os
@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from stanch.core.errors import Denied, ErrorBody, StanchError, Unavailable
 
 MAX_ANSWER: Final = 1_048_576
-SECONDS: Final = 30.0
+SECONDS: Final = 90.0
+"""An isolation that waits for its confirmation, a minute at most, ends before it is lifted."""
 
 
-def ask(path: Path, do: str) -> dict[str, Any] | None:
+def ask(path: Path, do: str, **said: str) -> dict[str, Any] | None:
     """The value of the answer; None if no agent listens. Denied without the right, or the agent's own error."""
     try:
-        answer = _exchange(path, json.dumps({"do": do}).encode() + b"\n")
+        answer = _exchange(path, json.dumps({"do": do, **said}).encode() + b"\n")
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except PermissionError:

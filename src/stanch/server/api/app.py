@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, FastAPI
 
-from stanch.server.api import accounts, audit, endpoints, evidence, orders, tokens
+from stanch.server.api import accounts, addresses, audit, detections, endpoints, evidence, groups, orders, tokens
 from stanch.server.api.actions import action_routes
 from stanch.server.api.boundary import BoundedBodies, SafeHeaders, answer_errors
 from stanch.server.services import Services
@@ -25,8 +25,11 @@ def create_api(services: Services) -> FastAPI:
     for router in (accounts.router, action_routes(services.registry), endpoints.router, orders.router):
         v1.include_router(router)
     v1.include_router(tokens.router)
+    v1.include_router(addresses.router)
+    v1.include_router(groups.router)
     v1.include_router(evidence.router)
     v1.include_router(audit.router)
+    v1.include_router(detections.router)
     app.include_router(v1)
     answer_errors(app)
     app.add_middleware(BoundedBodies)

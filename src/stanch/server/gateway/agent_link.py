@@ -6,6 +6,7 @@ from collections.abc import Callable
 from aiohttp import WSCloseCode, web
 
 from stanch.core.frames import FromServer, Inventory
+from stanch.core.network import Peer
 
 MAX_UNSENT = 2 * 1_048_576
 """Bytes that may wait for a slow agent: one envelope of the largest size, and as much again."""
@@ -17,7 +18,7 @@ MAX_COMPLAINTS = 20
 class AgentLink:
     """The link of one endpoint, seen from whoever wants to tell it something."""
 
-    __slots__ = ("_clock", "_socket", "_transport", "complaints", "endpoint", "heard", "inventory")
+    __slots__ = ("_clock", "_socket", "_transport", "complaints", "endpoint", "heard", "inventory", "reached")
 
     def __init__(
         self,
@@ -26,8 +27,11 @@ class AgentLink:
         socket: web.WebSocketResponse[bool],
         transport: asyncio.Transport,
         clock: Callable[[], float],
+        reached: Peer | None = None,
     ) -> None:
+        """`reached`: our own address, as the agent dialled it."""
         self.endpoint = endpoint
+        self.reached = reached
         self.inventory: Inventory | None = None
         self.complaints = 0
         self.heard = clock()

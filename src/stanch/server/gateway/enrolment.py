@@ -1,13 +1,13 @@
-"""Letting endpoints in: the only requests that need no client certificate."""
+"""Letting endpoints in, the only requests that need no client certificate, and giving them new certificates later."""
 
 from http import HTTPStatus
 
 import structlog
 from aiohttp import web
 
-from stanch.core.frames import CA_PATH, ENROL_PATH, Enrolled, EnrolRequest
+from stanch.core.frames import CA_PATH, ENROL_PATH, RENEW_PATH, Enrolled, EnrolRequest, Renewed, RenewRequest
 from stanch.server.gateway.answers import answer, read_body
-from stanch.server.gateway.identity import remote_address
+from stanch.server.gateway.identity import certificate_of, identify, remote_address
 from stanch.server.services import Services
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ class Enrolment:
 
     def routes(self) -> list[web.RouteDef]:
         """What answers where."""
-        return [web.get(CA_PATH, self.ca), web.post(ENROL_PATH, self.enrol)]
+        return [web.get(CA_PATH, self.ca), web.post(ENROL_PATH, self.enrol), web.post(RENEW_PATH, self.renew)]
 
     async def ca(self, _request: web.Request) -> web.Response:
         """The CA certificate; whoever fetches it compares its hash with the pin."""
@@ -40,6 +40,20 @@ class Enrolment:
             urls=self._services.addresses.urls,
         )
         return answer(enrolled, status=HTTPStatus.CREATED)
+
+    async def renew(self, request: web.Request) -> web.Response:
+        """A certificate for a new key, for whoever holds the one that is to be replaced."""
+        identity = await identify(request, self._services.fleet)
+        current = certificate_of(request)
+        wanted = await read_body(request, RenewRequest)
+
+        def issue(csr: str, endpoint: str) -> tuple[str, bytes]:
+            issued = self._services.authority.renew_agent(csr, endpoint, current=current)
+            return issued.pem, issued.der
+
+        certificate = await self._services.fleet.renew(identity.endpoint, wanted.csr, issue)
+        log.info("certificate issued", endpoint=identity.endpoint, address=remote_address(request))
+        return answer(Renewed(certificate=certificate))
 
     def _issue(self, csr: str, endpoint: str) -> tuple[str, bytes]:
         issued = self._services.authority.issue_agent(csr, endpoint)

@@ -7,7 +7,7 @@ from typing import cast
 from aiohttp import web
 
 from stanch.core.errors import NotAuthenticated
-from stanch.core.host import Peer
+from stanch.core.network import Peer
 from stanch.server.fleet import Fleet, Identity
 
 
@@ -17,13 +17,23 @@ async def identify(request: web.Request, fleet: Fleet) -> Identity:
     That our CA signed it and that it is in time, TLS has checked.
     """
     tls = _tls_of(request)
+    presented = sha256(_der(tls)).hexdigest()
+    return await fleet.identify(certificate_sha256=presented, name=_common_name(tls))
+
+
+def certificate_of(request: web.Request) -> bytes:
+    """The client certificate in DER form; NotAuthenticated if there is none."""
+    return _der(_tls_of(request))
+
+
+def _der(tls: ssl.SSLObject | None) -> bytes:
     der = None if tls is None else tls.getpeercert(binary_form=True)
-    if tls is None or der is None:
+    if der is None:
         raise NotAuthenticated(
             "This path needs the client certificate of an endpoint",
             hint="Enrol the endpoint with `stanch agent enroll`.",
         )
-    return await fleet.identify(certificate_sha256=sha256(der).hexdigest(), name=_common_name(tls))
+    return der
 
 
 def remote_address(request: web.Request) -> str:
@@ -42,9 +52,9 @@ def _tls_of(request: web.Request) -> ssl.SSLObject | None:
     return found if isinstance(found, ssl.SSLObject) else None
 
 
-def _common_name(tls: ssl.SSLObject) -> str:
+def _common_name(tls: ssl.SSLObject | None) -> str:
     """The one common name of the client certificate; empty if it has none, or several."""
-    certificate = tls.getpeercert() or {}
+    certificate = (None if tls is None else tls.getpeercert()) or {}
     subject = cast("tuple[tuple[tuple[str, str], ...], ...]", certificate.get("subject", ()))
     names = [value for part in subject for key, value in part if key == "commonName"]
     return names[0] if len(names) == 1 else ""

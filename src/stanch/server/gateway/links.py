@@ -44,6 +44,9 @@ SILENT_BEATS = 3
 """Heartbeats that may be missing before a link counts as dead."""
 
 MAX_NOTICE_BYTES = 65_536
+BREATH = 50
+"""Agents that are told something between two turns for everybody else."""
+
 MAX_PROGRESS_TASKS = 10_000
 GOODBYE_SECONDS = 1.0
 
@@ -81,6 +84,20 @@ class AgentLinks:
                 log.info("link is silent", endpoint=link.endpoint)
                 link.abort()
 
+    async def tell_addresses(self) -> None:
+        """Our addresses have changed: tell every agent that is connected; the others hear of it at their hello."""
+        for number, link in enumerate(list(self._links.values())):
+            if number % BREATH == 0:
+                await asyncio.sleep(0)  # sending does not wait, so nothing else would get a turn
+            try:
+                await self._tell_addresses(link)
+            except (ConnectionError, RuntimeError) as error:
+                log.info("link went away before it was told our addresses", endpoint=link.endpoint, error=str(error))
+
+    async def _tell_addresses(self, link: AgentLink, *, nonce: str | None = None) -> None:
+        body = self._services.addresses.body(reached=link.reached, nonce=nonce)
+        await link.send(await self._services.dispatcher.addresses(link.endpoint, body))
+
     async def say_goodbye(self, _app: web.Application) -> None:
         """Close every link, since the server stops."""
         with suppress(TimeoutError):
@@ -102,6 +119,7 @@ class AgentLinks:
             socket=socket,
             transport=cast("asyncio.Transport", request.transport),
             clock=self._monotonic,
+            reached=reached_at(request),
         )
         with suppress(ConnectionError):
             await self._serve(request, identity, link, socket)
@@ -156,12 +174,15 @@ class AgentLinks:
         services = self._services
         await services.fleet.hello(link.endpoint, hello)
         await link.send(self._welcome(hello))
-        addresses = services.addresses.body(reached=reached_at(request), nonce=hello.nonce)
-        await link.send(await services.dispatcher.addresses(link.endpoint, addresses))
+        told = services.addresses.current
+        await self._tell_addresses(link, nonce=hello.nonce)
         link.inventory = hello.inventory
         older = self._links.get(link.endpoint)
         with services.dispatcher.attach(link.endpoint, link.send, link.close):
             self._links[link.endpoint] = link
+            if services.addresses.current != told:  # they changed before this link could be found
+                await self._tell_addresses(link)
+            services.policies.wake(link.endpoint)
             log.info("link is up", endpoint=link.endpoint, hostname=identity.hostname, address=remote_address(request))
             try:
                 # Only now: whoever revokes it from here on finds this link, and cuts it.

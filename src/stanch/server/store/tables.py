@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -75,6 +76,8 @@ endpoints = Table(
     Column("id", _ID, primary_key=True),
     Column("hostname", String(255), nullable=False, index=True),
     Column("certificate_sha256", _SHA256, nullable=False, unique=True),
+    Column("next_certificate_sha256", _SHA256, index=True, unique=True),
+    Column("next_issued", Moment),
     Column("revoked", Boolean, nullable=False, default=False),
     Column("enrolled", Moment, nullable=False),
     Column("last_seen", Moment),
@@ -83,10 +86,14 @@ endpoints = Table(
     Column("actions", JSON, nullable=False),
     Column("capabilities", JSON, nullable=False),
     Column("effects", JSON, nullable=False),
+    Column("isolation", JSON(none_as_null=True)),
     Column("policy_digest", String(200), nullable=False, default=""),
+    Column("policy_told", Boolean, nullable=False, default=False, server_default=false()),
     Column("search", Text, nullable=False),
 )
-"""`search` holds, in lower case, everything that `stanch endpoints --search` looks through."""
+"""`search` holds, in lower case, everything that `stanch endpoints --search` looks through; `policy_told`: was it
+ever sent the policy of its groups? Then it must be told too when there is none any more; `next_certificate_sha256`: of
+a renewed certificate that was not used yet, and `next_issued`: when the newest was issued."""
 
 endpoint_labels = Table(
     "endpoint_labels",
@@ -96,6 +103,20 @@ endpoint_labels = Table(
     Column("value", String(63), nullable=False),
     Index("ix_endpoint_labels_key_value", "key", "value"),
 )
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("labels", JSON, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("changed", Moment),
+    Column("changed_by", String(200), nullable=False),
+)
+"""Names for label selectors, each with its policy: `settings` holds the sections that it sets, without the defaults."""
 
 enrolment_tokens = Table(
     "enrolment_tokens",

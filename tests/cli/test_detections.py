@@ -1,0 +1,40 @@
+"""Detections on the command line."""
+
+from tests.client.stub import a_detection
+
+
+def test_detections_are_listed(run, signed_in):
+    """One line for each, with what it means and what the endpoint told."""
+    signed_in.detections = [a_detection(2, who="root, nft"), a_detection(1, kind="policy-changed")]
+    lines = run("detections").out.splitlines()
+    assert lines[0].startswith("AT")
+    for text in ("web-01", "high", "root, nft"):
+        assert text in lines[1]
+    assert "medium" in lines[2]
+
+
+def test_one_kind_as_json(run, signed_in):
+    """Only what was asked for."""
+    signed_in.detections = [a_detection(2), a_detection(1, kind="policy-changed")]
+    found = run("detections", "--kind", "policy-changed", "--json").json
+    assert [one["id"] for one in found] == [1]
+
+
+def test_nothing_is_said_in_words(run, signed_in):
+    """An empty list is no empty screen."""
+    assert "Nothing was detected" in run("detections").out
+
+
+def test_what_an_endpoint_tells_cannot_speak_to_the_terminal(run, signed_in):
+    """Its words are hostile."""
+    signed_in.detections = [a_detection(1, who="\x1b[2Jeve\n9")]
+    ended = run("detections")
+    assert "\x1b" not in ended.out
+    assert len(ended.out.splitlines()) == 2
+
+
+def test_an_unknown_kind_is_refused(run, signed_in):
+    """The words that are known are named."""
+    ended = run("detections", "--kind", "flood")
+    assert ended.code == 2
+    assert "isolation-tampered" in ended.err
