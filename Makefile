@@ -8,7 +8,7 @@ run := .venv/bin
 pytest := $(run)/python -m pytest
 compile := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup demo check test lint types unit fresh rest bench docs fmt lock clean
+.PHONY: help setup demo check test lint types unit fresh rest torture bench docs fmt lock clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -38,6 +38,9 @@ fresh: setup
 
 rest: setup
 	@$(pytest) -m "root or slow"
+
+torture: setup ## Random things happen to the isolation, 500 sequences, as root; ARGS="--seed 3 --verbose"
+	@$(run)/python -m tests.torture.isolation --sequences 500 $(ARGS)
 
 bench: setup ## Run every benchmark and rewrite the table of benchmarks/README.md
 	@$(run)/python -m benchmarks --all --write

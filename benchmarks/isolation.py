@@ -161,8 +161,8 @@ class Measured:
     cut: int = 0
 
 
-async def measure(machine: Machine, outside: Outside, endpoint: Netns, times: int) -> Measured:
-    """Isolate and release again and again; in between, one `nft -f` and one transaction of the same rules."""
+async def measure(machine: Machine, outside: Outside, endpoint: Netns, peer: Netns, times: int) -> Measured:
+    """Isolate and release again and again; in between, one `nft -f` of the same rules, in `peer`, and one of ours."""
     firewall, result, tap = NftFirewall(Namespace.current("net")), Measured(), outside.tap()
     machine.endpoint.firewall, machine.endpoint.server = firewall, OutsideServer(outside.at.right4)
     rules = IsolationRules(servers=machine.endpoint.server.peers())
@@ -177,7 +177,7 @@ async def measure(machine: Machine, outside: Outside, endpoint: Netns, times: in
                 result.leaked += arrived(tap)
             if (await firewall.isolation()).state is not IsolationState.ISOLATED:
                 raise RuntimeError("the kernel does not say that the endpoint is isolated")
-            program = program_seconds(text)
+            program = peer.call(program_seconds, text)
             transaction = await transaction_seconds(firewall, rules)
             await done(agent, machine, f"tsk_r{number}", "release")
             await asyncio.sleep(WATCHED / 5)
@@ -232,11 +232,12 @@ def main() -> None:
     parser.add_argument("--fleet", type=int, default=1000)
     chosen = parser.parse_args()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    with stand.folder() as folder, netns() as endpoint, netns() as world:
+    with stand.folder() as folder, netns() as endpoint, netns() as world, netns() as peer, netns() as behind:
         outside = Outside(world, wire(endpoint, world, 1))
+        wire(peer, behind, 1)
         machine = Machine(Path(folder), actions.load())
         with outside.running(), beacons(endpoint, outside.at.right4):
-            found = endpoint.run(lambda: measure(machine, outside, endpoint, chosen.times))
+            found = endpoint.run(lambda: measure(machine, outside, endpoint, peer, chosen.times))
     exclusions = under_isolation.many_exclusions(chosen.exclusions, max(3, chosen.times // 8))
     harness.progress("exclusions")
     price = under_isolation.throughput(max(2, chosen.times // 16), 0.5)

@@ -22,7 +22,7 @@ from stanch.core.action import Verdict
 from stanch.core.errors import ActionFailed, Conflict, Invalid
 from stanch.core.exclusion import Direction
 from stanch.core.network import Peer
-from stanch.core.types import hours, minutes
+from stanch.core.types import hours, minutes, seconds
 from tests.fakes.host import SERVER, FakeEndpoint, socket_to
 from tests.fakes.killing import killed_at_every_step, killed_twice
 
@@ -112,6 +112,15 @@ async def test_its_time_passes(endpoint):
     endpoint.clock.advance(hours(1))
     assert await dropped(endpoint) == set()
     assert (await block_address.verify(endpoint.host, HOUR, result)).verdict is Verdict.ABSENT
+
+
+async def test_what_lifts_it_at_its_deadline_works():
+    """Nothing of its time is left then, and the unblock that its effect asks for ends well."""
+    endpoint = await blocked()
+    endpoint.clock.advance(hours(1))
+    opened = await unblock_address.run(endpoint.host, UnblockAddress(network=NETWORK))
+    assert (opened.changed, opened.remaining) == (True, seconds(1))
+    assert not endpoint.effects.held
 
 
 async def test_a_renewal_lasts_anew_and_is_no_change():
