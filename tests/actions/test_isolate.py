@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from ipaddress import ip_address
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -773,3 +774,27 @@ def test_undo_of_release_is_isolated_again(allow, profile, duration, share):
     asyncio.run(isolate.run(endpoint.host, isolate.parse(again.model_dump(mode="json"))))
     assert (endpoint.firewall.rules, endpoint.firewall.until, endpoint.effects.held[EFFECT].detail) == before
     assert asyncio.run(endpoint.firewall.isolation()).state is IsolationState.ISOLATED
+
+
+async def test_where_nobody_can_see_what_is_in_force_it_is_refused_and_nothing_stays(endpoint, monkeypatch):
+    """An nft that changes tables but cannot list them: a refusal must mean that nothing was changed."""
+
+    def isolation(real=endpoint.firewall.isolation):
+        if endpoint.firewall.in_force:
+            raise Unsupported("This nft cannot tell what is in force")
+        return real()
+
+    monkeypatch.setattr(endpoint.firewall, "isolation", isolation)
+    with pytest.raises(Unsupported):
+        await isolate.run(endpoint.host, Isolate())
+    assert_nothing_left(endpoint)
+
+
+async def test_what_cannot_be_cut_here_is_no_refusal(endpoint, monkeypatch):
+    """A rule's isolation stays on a kernel that destroys no sockets; who is told of a refusal would think otherwise."""
+    endpoint.origin = "rule"
+    unable = Mock(side_effect=Unsupported("This kernel cannot destroy sockets"))
+    monkeypatch.setattr(endpoint.firewall, "destroy_sockets", unable)
+    with pytest.raises(NotVerified, match="is isolated, but connections cannot be cut"):
+        await isolate.run(endpoint.host, TWO_HOURS)
+    assert_isolated(endpoint, hours(2))

@@ -1,6 +1,7 @@
 """The boot program: it cuts the network before any agent runs, from what is on the disk alone."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -71,6 +72,16 @@ async def test_a_running_agent_is_left_alone(written, capsys):
     assert line_of(capsys)["event"] == "agent-runs"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_does_not_hold_up_the_boot(tmp_path, capsys, make):
+    """Nobody reads from it, for ever; it is told as a journal that is gone."""
+    make(tmp_path / "journal.db")
+    assert boot.main(["--state", str(tmp_path)]) == 1
+    assert "journal is gone" in capsys.readouterr().err
+    (tmp_path / "isolated").touch()
+    assert boot.main(["--dry-run", "--state", str(tmp_path)]) == boot.EXIT_LOOK
+
+
 async def test_a_damaged_journal_is_told_to_people_and_programs(written, capsys):
     """Nobody can tell whether anything was in force: the boot must not look as if all were well."""
     await written.nothing()
@@ -84,7 +95,7 @@ async def test_a_damaged_journal_is_told_to_people_and_programs(written, capsys)
 
 async def test_a_dry_run_tells_and_changes_nothing(written, capsys):
     """Not even the lock of the state folder is taken."""
-    await written.isolation({"servers": [], "allow": []}, lasts=hours(2))
+    await written.isolation({"servers": [], "allow": []}, lasts=hours(9000))
     await written.block(ip_network("198.51.100.0/24"), lasts=None)
     assert boot.main(["--dry-run", "--state", str(written.state)]) == 0
     said = capsys.readouterr().out

@@ -119,14 +119,18 @@ async def test_a_task_that_says_it_again_does_not_prolong_it(machine: Machine) -
 
 
 async def test_too_many_effects_are_refused(machine: Machine) -> None:
-    """No more are held than a hello can tell."""
+    """No more are held than a hello can tell, and there is always a place for the isolation."""
     async with machine.agent() as agent:
         mine = agent.effects.of(order_of("tsk_1"))
-        for n in range(MAX_EFFECTS):
+        for n in range(MAX_EFFECTS - 1):
             await hold(mine, name=f"e{n}")
         with pytest.raises(Conflict):
             await hold(mine, name="one more")
         await hold(mine, name="e0")
+        await hold(mine)
+        with pytest.raises(Conflict):
+            await hold(mine, name="one more")
+        assert len(agent.effects.active()) == MAX_EFFECTS
 
 
 async def test_an_effect_that_cannot_be_written_is_not_held(machine: Machine) -> None:
@@ -366,6 +370,31 @@ async def test_a_cancelled_release_leaves_it_isolated(machine: Machine, monkeypa
         assert machine.endpoint.firewall.in_force
 
 
+async def test_a_release_that_is_stopped_too_late_is_isolated_again_at_once(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel had let go already: cancelled means isolated as before, and not some time later."""
+    lift, lifted = machine.endpoint.firewall.lift, asyncio.Event()
+
+    async def lift_and_hang() -> bool:
+        await lift()
+        lifted.set()
+        return await asyncio.Event().wait()
+
+    async with machine.agent() as agent, watched(agent):
+        await agent.executor.accept(machine.server.order("tsk_1", "isolate", params={"duration": "10m"}))
+        assert await agent.state("tsk_1") is State.DONE
+        with monkeypatch.context() as patch:
+            patch.setattr(machine.endpoint.firewall, "lift", lift_and_hang)
+            await agent.executor.accept(machine.server.order("tsk_2", "release"))
+            await lifted.wait()
+            until = agent.effects.all()[0].until
+            await agent.executor.accept(machine.server.cancel("tsk_2"))
+            assert await agent.state("tsk_2") is State.CANCELLED
+        assert machine.endpoint.firewall.in_force
+        assert machine.endpoint.firewall.until == until
+
+
 @pytest.mark.parametrize(("renews", "ends"), [(False, State.CANCELLED), (True, State.DONE)])
 async def test_a_block_that_is_cancelled(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, *, renews: bool, ends: State
@@ -417,3 +446,27 @@ async def test_a_lift_action_that_does_not_drop_its_effect(tmp_path: Path) -> No
         machine.endpoint.clock.advance(minutes(1))
         poke(agent)
         await eventually(lambda: not agent.effects.active())
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"name": 7}', "no JSON", '"text"'])
+async def test_an_effect_of_another_version_ends_nobody_and_is_not_lost(machine: Machine, damage: str) -> None:
+    """The isolation stays in force until its own deadline, and can be released; a block that cannot be read is gone."""
+    async with machine.agent() as agent:
+        await hold(agent.effects.of(order_of("tsk_1")), hours(2))
+        await hold(agent.effects.of(order_of("tsk_1")), name="block:198.51.100.7/32:in")
+    with closing(sqlite3.connect(machine.folder / "journal.db")) as db:
+        db.execute("UPDATE effects SET effect = ?", (damage,))
+        db.commit()
+    async with machine.agent() as agent:
+        (effect,) = agent.effects.all()
+        assert effect.name == "isolation"
+        assert hours(1.9) < (agent.effects.remaining("isolation") or hours(0)) <= hours(2)
+        await agent.executor.accept(machine.server.order("tsk_2", "release"))
+        assert await agent.state("tsk_2") is State.DONE
+        assert not agent.effects.all()
+
+
+async def test_an_effect_with_a_new_field_is_an_effect() -> None:
+    """An agent that was upgraded, and then not, reads what the newer one wrote."""
+    known = {"name": "isolation", "task": "tsk_1", "since": "2026-11-24T12:00:00Z", "until": None, "lift_action": "x"}
+    assert Effect.model_validate({**known, "unheard": 1}) == Effect.model_validate(known)

@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,14 @@ async def test_a_newer_schema_is_refused_untouched(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="newer agent"):
         Journal(path)
     assert damaged(tmp_path) == []
+
+
+async def test_opening_what_is_up_to_date_writes_nothing(tmp_path: Path) -> None:
+    """An agent starts, and keeps what is in force, on a disk that takes nothing more."""
+    path = tmp_path / "journal.db"
+    await Journal(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        before = db.execute("PRAGMA data_version").fetchone()
+        journal = Journal(path)
+        assert db.execute("PRAGMA data_version").fetchone() == before
+        await journal.close()

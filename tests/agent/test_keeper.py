@@ -12,12 +12,12 @@ from stanch import actions
 from stanch.actions.isolate import EFFECT
 from stanch.agent.host.tables_watch import Addresses, Change, Devices, Foreign, Lost
 from stanch.agent.keeper import TELL_EVERY, Keeper, OneAtATime
-from stanch.core.errors import ActionFailed, TargetGone
+from stanch.core.errors import ActionFailed, Invalid, TargetGone
 from stanch.core.isolation import Phase
-from stanch.core.network import IsolationState, Peer
+from stanch.core.network import IsolationState, Peer, Resolved
 from stanch.core.types import hours, seconds
 from tests.fakes.agent import Agent, Machine
-from tests.fakes.host import FakeFirewall
+from tests.fakes.host import SERVER, FakeFirewall, FakeNames, socket_to
 from tests.fakes.waiting import eventually
 
 FLUSH = Foreign(what="table inet stanch deleted", pid=4711, name="nft", who="nft by root")
@@ -341,3 +341,202 @@ async def test_two_thirds_of_a_block_are_not_a_block(machine):
         assert one.firewall.blocked == whole
         await one.keeper.look_again()
         assert one.firewall.blocks_applied == before + 1
+
+
+# --- what must not end the keeper, nor have it make things worse ---
+
+
+@dataclass
+class Refusing(WatchedFake):
+    """A firewall that can hold only so many openings."""
+
+    most: int = 1
+
+    async def isolate(self, rules, **options):
+        """Invalid for more."""
+        if len(rules.allow) > self.most:
+            raise Invalid("Too many openings", got=len(rules.allow))
+        await super().isolate(rules, **options)
+
+
+class SilentNames(FakeNames):
+    """Names of which nobody tells anything, and never has since the agent started."""
+
+    async def resolve(self, exclusions, profiles):
+        """Each exclusion is unknown."""
+        lines = {one: f"{one.name} opens nothing: no resolver answers for it" for one in exclusions}
+        return Resolved(openings=(), not_open=tuple(lines.values()), unknown=lines)
+
+
+async def test_a_silent_resolver_after_a_restart_shuts_nothing(machine):
+    """The new agent remembers no name; what was open stays open, and the state says so."""
+    machine.endpoint.names.hosts["time.example.com"] = ("203.0.113.1",)
+    async with kept(machine) as one:
+        await one.order("isolate", allow=["out udp time.example.com remote 123"])
+    machine.endpoint.names = SilentNames()
+    async with kept(machine, runs=False) as one:
+        await one.keeper.follow()
+        assert [str(opening.network) for opening in one.firewall.rules.allow] == ["203.0.113.1/32"]
+        (line,) = (await one.keeper.status()).not_open
+        assert "stays open as it was" in line
+
+
+async def test_names_that_mean_too_much_do_not_spoil_what_is_written_down(machine):
+    """Whoever answers for a name cannot have rules written down that no flush could be repaired with."""
+    real = machine.endpoint.firewall
+    machine.endpoint.firewall = Refusing(life=real.life, clock=real.clock)
+    machine.endpoint.names.hosts["evil.example.com"] = ("203.0.113.1",)
+    async with kept(machine, runs=False) as one:
+        await one.order("isolate", allow=["evil.example.com"])
+        machine.endpoint.names.hosts["evil.example.com"] = ("203.0.113.1", "203.0.113.2")
+        with pytest.raises(Invalid):
+            await one.keeper.follow()
+        assert "not in force" in (await one.keeper.status()).not_open[0]
+        one.firewall.flush()
+        await one.keeper.look_again()
+        assert one.firewall.rules.allow[0].network == ip_network("203.0.113.1")
+
+
+@pytest.mark.parametrize("rules", [{}, {"servers": [], "what": "another version wrote"}, {"servers": 7}])
+async def test_rules_that_cannot_be_read_leave_the_server_alone_open_then_are_made_anew(machine, rules):
+    """As at boot: what an earlier agent left is no reason to leave the endpoint open, nor its blocks."""
+    async with kept(machine, runs=False) as one:
+        await one.order("isolate", allow=["10.0.0.0/8"])
+        await one.order("block_address", network="198.51.100.7")
+        await one.agent.effects.amend(EFFECT, private={"rules": rules})
+        one.firewall.flush()
+        await one.keeper.look_again()
+        assert one.firewall.rules.servers == machine.endpoint.server.known
+        assert not one.firewall.rules.allow
+        assert one.firewall.blocked
+        assert one.keeper.moved.is_set()
+        await one.keeper.follow()
+        assert one.firewall.rules.allow[0].network == ip_network("10.0.0.0/8")
+
+
+async def test_rules_that_will_never_fit_leave_the_server_alone_open(machine):
+    """Cut off is the safe side."""
+    async with kept(machine, runs=False) as one:
+        await one.order("isolate", allow=["10.0.0.0/8"])
+        real = one.firewall.isolate
+
+        async def isolate(rules, **options):
+            if rules.allow:
+                raise Invalid("Too many openings")
+            await real(rules, **options)
+
+        one.firewall.isolate = isolate
+        one.firewall.flush()
+        await one.keeper.look_again()
+        assert one.firewall.in_force
+        assert not one.firewall.rules.allow
+
+
+async def test_words_of_another_version_are_told_and_can_be_released(machine):
+    """An exclusion and a profile that this agent does not know open nothing, and keep nobody in."""
+    async with kept(machine, runs=False) as one:
+        await one.order("isolate", allow=["10.0.0.0/8"])
+        strange = {"allow": ["10.0.0.0/8", "in quic any"], "profiles": ["dhcp", "telepathy"]}
+        await one.agent.effects.amend(EFFECT, detail=strange)
+        await one.keeper.follow()
+        told = (await one.keeper.status()).not_open
+        assert [line.partition(" opens")[0] for line in told] == ["in quic any", "telepathy"]
+        await one.order("release")
+        assert not one.firewall.in_force
+
+
+@pytest.mark.parametrize("error", [OSError(105, "No buffer space"), ValueError("a bug"), ActionFailed("nft is gone")])
+async def test_nothing_that_the_firewall_raises_ends_the_keeper(machine, error):
+    """What fails is tried again; meanwhile the state says that nobody knows, not what was true once."""
+    async with kept(machine) as one:
+        await one.order("isolate")
+        one.firewall.fails = error
+        one.firewall.flush()
+        await eventually(lambda: one.keeper._tampered is not None)
+        one.firewall.fails = None
+        one.firewall.flush()
+        await eventually(lambda: one.firewall.in_force)
+
+
+async def test_a_kernel_that_cannot_be_asked_is_no_isolation(machine):
+    """The state says that it is not known, with the reason."""
+    async with kept(machine, runs=False) as one:
+        await one.order("isolate")
+
+        async def isolation():
+            raise OSError(105, "No buffer space available")
+
+        one.firewall.isolation = isolation
+        await one.keeper.look_again()
+        told = await one.keeper.status()
+        assert told.state is IsolationState.PARTIAL
+        assert "No buffer space available" in told.not_covered[0]
+
+
+async def test_a_watch_that_ends_is_begun_again_soon(machine, monkeypatch):
+    """Half a minute without one would be half a minute in which a flush stays."""
+    pauses: list[float] = []
+    real, calls = asyncio.sleep, 0
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await real(0)
+
+    async def watch():
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise OSError(105, "No buffer space available")
+        yield Lost()
+        await asyncio.Event().wait()
+
+    async with kept(machine, runs=False) as one:
+        await one.order("isolate")
+        one.firewall.watch = watch
+        monkeypatch.setattr("stanch.agent.keeper.asyncio.sleep", sleep)
+        applied = one.firewall.applied
+        watching = asyncio.create_task(one.keeper._watch())
+        while one.firewall.applied == applied:
+            await real(0)
+        watching.cancel()
+    assert pauses[:2] == [1.0, 2.0]
+
+
+async def test_connections_of_the_gap_are_cut(machine):
+    """What was opened between a flush and its repair does not stay, not even idle; the server's connection does."""
+    async with kept(machine) as one:
+        await one.order("isolate")
+        kept_open = socket_to(f"{SERVER.address}:{SERVER.port}")
+        one.firewall.sockets = [socket_to("203.0.113.66:4445"), kept_open]
+        one.firewall.flush()
+        await eventually(lambda: one.firewall.sockets == [kept_open])
+        assert one.firewall.in_force
+
+
+async def test_connections_of_the_time_without_an_agent_are_cut(machine):
+    """The rules were removed while the agent was dead: the next one cuts what came about, for blocks as well."""
+    async with kept(machine) as one:
+        await one.order("block_address", network="198.51.100.7")
+        await one.order("isolate")
+    machine.endpoint.firewall.rules = None
+    machine.endpoint.firewall.sockets = [socket_to("198.51.100.7:443"), socket_to("203.0.113.66:4445")]
+    async with kept(machine) as one:
+        await eventually(lambda: not one.firewall.sockets)
+
+
+async def test_a_unit_that_is_back_is_opened_again_and_nobody_is_accused(machine):
+    """It was gone for the moment of a repair: less was open than is written down, and that was our own doing."""
+    machine.endpoint.names.units["backup.service"] = "system.slice/backup.service"
+    async with kept(machine, runs=False) as one:
+        await one.order("isolate", allow=["any unit backup.service"])
+        one.firewall.missing_groups = {"system.slice/backup.service"}
+        await one.keeper._put_back(None, was_open=False)
+        assert not one.firewall.rules.allow
+        await one.keeper.look_again()
+        assert (await one.keeper.status()).tampered is None
+        one.firewall.missing_groups = set()
+        await one.keeper.follow()
+        assert one.firewall.rules.allow
+        one.firewall.rules = None
+        await one.keeper.look_again()
+        assert (await one.keeper.status()).tampered is not None

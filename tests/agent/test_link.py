@@ -350,3 +350,22 @@ async def test_a_better_reason_is_told_where_there_is_one(server, tmp_path):
     async with running(server, tmp_path) as agent:
         agent.link.explain = lambda error: Expired(f"It has expired: {error.message}")
         await eventually(lambda: "It has expired" in (agent.link.status().error or ""))
+
+
+async def test_a_hello_that_cannot_be_put_together_does_not_end_the_agent(server, tmp_path, monkeypatch):
+    """Whatever is odd on this machine: it is logged, told as the reason, and tried again."""
+    real, tries = About.hello, 0
+
+    async def hello(self: About, nonce: str) -> Hello:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise ValueError("a name that nobody thought of")
+        return await real(self, nonce)
+
+    monkeypatch.setattr(About, "hello", hello)
+    with capture_logs() as logs:
+        async with running(server, tmp_path) as agent:
+            await eventually(lambda: agent.link.status().server)
+    assert [one["event"] for one in logs].count("link-failed-unexpectedly") == 2
+    assert any("ValueError: a name" in str(one.get("error")) for one in logs)

@@ -19,7 +19,7 @@ from stanch.agent.local import isolation_off, isolation_release_code, isolation_
 from stanch.agent.settings import Settings
 from stanch.agent.spool import Spool
 from stanch.core.envelope import OrderBody
-from stanch.core.errors import Denied, NotFound, TooManyRequests, VerificationFailed
+from stanch.core.errors import Denied, NotFound, TooManyRequests, Unavailable, VerificationFailed
 from stanch.core.isolation import IsolationStatus, ReleaseCode
 from stanch.core.network import IsolationRules, IsolationState, KernelIsolation, Peer
 from tests.fakes.gateway import FakeGateway
@@ -68,6 +68,37 @@ def test_an_isolation_that_its_agent_left_behind_can_be_lifted(tmp_path):
         effect, notices = inside.run(lambda: left_in_the_journal(state))
     assert effect is None
     assert [one.detail["changed"] for one in notices] == [True, False]
+
+
+@pytest.mark.root
+def test_what_is_printed_is_left_to_the_answer(tmp_path, capsys):
+    """A line of the log on standard output would make `--json` no JSON."""
+    state = tmp_path / "state"
+    with netns() as inside:
+        inside.run(lambda: isolate_and_die(tmp_path, state))
+        capsys.readouterr()
+        assert inside.run(lambda: isolation_off(state))["changed"]
+    printed = capsys.readouterr()
+    assert (printed.out, "isolation-lifted" in printed.err) == ("", True)
+
+
+@pytest.mark.root
+def test_a_disk_that_takes_nothing_keeps_nobody_isolated(tmp_path, monkeypatch):
+    """Root lifts it all the same, and is told that an agent would put it back."""
+    state = tmp_path / "state"
+
+    async def full(*_arguments: object) -> None:
+        raise Unavailable("The agent's journal cannot be written", got="database or disk is full")
+
+    with netns() as inside:
+        inside.run(lambda: isolate_and_die(tmp_path, state))
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "write", full)
+            with pytest.raises(Unavailable, match="is lifted, but that cannot be written"):
+                inside.run(lambda: isolation_off(state))
+        assert inside.command("nft list ruleset") == ""
+        effect, _notices = inside.run(lambda: left_in_the_journal(state))
+    assert effect is not None
 
 
 @pytest.mark.root

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from stanch.agent.recovery import MAX_ATTEMPTS
+from stanch.agent.recovery import MAX_ATTEMPTS, recover
 from stanch.core.errors import Unavailable
 from stanch.core.frames import Report
 from stanch.core.host import Host
@@ -95,6 +95,18 @@ async def test_a_task_that_had_begun(machine: Machine, script: Script, action: s
         assert await agent.state("tsk_1") is state
     assert script.begun == ["tsk_1"] * times
     assert len(script.effects) <= 1
+
+
+async def test_a_full_disk_keeps_no_agent_from_starting(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written down at the start can wait; what is in force cannot."""
+    async with machine.agent(recovers=False) as agent:
+
+        async def full(*_arguments: object) -> None:
+            raise Unavailable("The agent's journal cannot be written")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(agent.journal, "write", full)
+            assert await recover(agent.executor) == 0
 
 
 async def test_what_cannot_be_told_is_unknown(machine: Machine, script: Script) -> None:

@@ -16,7 +16,7 @@ from stanch.actions.isolate import EFFECT
 from stanch.agent.clock import AgentClock
 from stanch.agent.journal import Journal
 from stanch.agent.release_code import IN_ALL, PER_ACCOUNT, WITHIN_SECONDS, Attempts, ReleaseDoor
-from stanch.core.errors import Conflict, Denied, Invalid, NotFound, TooManyRequests
+from stanch.core.errors import Conflict, Denied, Invalid, NotFound, TooManyRequests, Unavailable
 from stanch.core.isolation import CODE_ALPHABET, ReleaseCode, plain_code, show_code
 from stanch.core.task import State
 from tests.fakes.agent import Agent, Machine
@@ -344,3 +344,33 @@ async def test_the_attempt_is_on_the_disk_before_it_is_judged(machine, monkeypat
         with pytest.raises(Denied):
             await door(agent).enter(WRONG, USER)
     assert seen == [1]
+
+
+async def test_a_disk_that_takes_nothing_more_does_not_keep_in_who_has_the_code(machine, monkeypatch):
+    """The attempt was written down; that it was a right one, and the notice, may be lost."""
+    async with machine.agent() as agent:
+        await isolate(machine, agent)
+        one = door(agent)
+
+        async def full(*_arguments: object) -> None:
+            raise Unavailable("The agent's journal cannot be written")
+
+        monkeypatch.setattr(one._attempts, "forgive", full)
+        monkeypatch.setattr(one._spool, "put", full)
+        assert (await one.enter(CODE, USER))["changed"]
+        assert agent.effects.current(EFFECT) is None
+
+
+async def test_an_attempt_that_cannot_be_written_down_is_not_judged(machine, monkeypatch):
+    """Else a full disk would be a licence to guess."""
+    async with machine.agent() as agent:
+        await isolate(machine, agent)
+
+        async def full(*_arguments: object) -> None:
+            raise Unavailable("The agent's journal cannot be written")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(agent.journal, "write", full)
+            patch.setattr(ReleaseCode, "opens", None)
+            with pytest.raises(Unavailable):
+                await door(agent).enter(CODE, USER)

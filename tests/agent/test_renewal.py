@@ -216,6 +216,16 @@ def _bytes(answer: str | bytes) -> bytes:
     return answer if isinstance(answer, bytes) else answer.encode()
 
 
+async def test_a_certificate_that_is_over_is_not_taken(endpoint):
+    """In the place of one that still works it would cut the endpoint off for good."""
+    before = (endpoint.state / "identity.json").read_bytes()
+    endpoint.clock.observe(int((datetime.now(UTC) + timedelta(days=2)).timestamp()))
+    with pytest.raises(VerificationFailed, match="not valid now"):
+        await endpoint.renewal().look()
+    assert (endpoint.state / "identity.json").read_bytes() == before
+    assert endpoint.used == []
+
+
 # --- failures ---
 
 

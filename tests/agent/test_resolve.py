@@ -257,3 +257,44 @@ def test_a_damaged_address_of_the_proxy_is_forgotten(tmp_path):
     """As everything damaged in that file is."""
     (tmp_path / "book").write_text('{"urls": ["https://10.0.0.1:1"], "proxies": [["proxy.test", 3128, "x"]]}')
     assert AddressBook(tmp_path / "book", urls=(NAME,), proxy=PROXY).proxies() == ()
+
+
+async def test_a_disk_that_takes_nothing_costs_nobody_the_way_to_the_server(tmp_path, monkeypatch):
+    """What is known is used all the same, and written when it can be."""
+    book = AddressBook(tmp_path / "book", urls=(NAME,), look_up=finds("10.0.0.1"))
+
+    def full(_path: object, _content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stanch.agent.resolve.atomic_write", full)
+        await book.refresh()
+        book.prefer(book.targets()[0])
+        await book.learn(AddressesBody(urls=(NAME,), peers=(peer("10.0.0.9"),)))
+    assert addresses(book) == ["10.0.0.1", "10.0.0.9"]
+    assert book.changed.is_set()
+    assert not (tmp_path / "book").exists()
+    book.prefer(book.targets()[0])
+    assert addresses(AddressBook(tmp_path / "book", urls=(NAME,))) == ["10.0.0.1", "10.0.0.9"]
+
+
+@pytest.mark.parametrize("url", ["https://[fe80::1%eth0]:1", "https://[::1%25eth0]:1", f"https://{'a' * 254}.test"])
+async def test_an_address_that_no_firewall_knows_spoils_nothing(tmp_path, url):
+    """A signed URL with a zone, or longer than a name can be, is left out; what comes after it is taken over."""
+    with pytest.raises(Invalid):
+        split_url(url)
+    book = AddressBook(tmp_path / "book", urls=(NAME,))
+    await book.learn(AddressesBody(urls=(url,), peers=(peer("10.0.0.1"),)))
+    await book.learn(AddressesBody(urls=(url, NAME), peers=(peer("10.0.0.2"),)))
+    assert addresses(book) == ["10.0.0.2"]
+    assert [one.address for one in book.peers()] == [ip_address("10.0.0.2")]
+
+
+async def test_the_most_that_can_be_signed_is_remembered(tmp_path):
+    """A file that is longer than what is read of it would be forgotten at the next start."""
+    urls = tuple(f"https://{'a' * 240}{n:03}.test:{n + 1}" for n in range(32))
+    many = [f"10.{n // 250}.0.{n % 250}" for n in range(256)]
+    book = AddressBook(tmp_path / "book", urls=urls, look_up=finds(*many))
+    await book.learn(AddressesBody(urls=urls, peers=tuple(peer(one, 1) for one in many)))
+    await book.refresh()
+    assert AddressBook(tmp_path / "book", urls=(NAME,)).targets() == book.targets()

@@ -166,6 +166,19 @@ def test_an_identity_is_bound_anew_after_a_reboot(settings):
     assert Identity.load(settings.state) == before
 
 
+def test_a_full_disk_after_a_reboot_keeps_no_agent_from_starting(settings, monkeypatch):
+    """That it is bound to this boot is written down another time."""
+    before = Identity.load(settings.state)
+    old = before.binding.model_copy(update={"boot_id": "an earlier boot", "net": 1})
+    before.model_copy(update={"binding": old}).save(settings.state)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Identity, "save", full)
+    assert load_identity(settings).binding == Binding.here(boot_id())
+
+
 def test_an_identity_of_elsewhere_does_not_start(settings):
     """An agent in another namespace than it was enrolled in ends before it touches anything."""
     identity = Identity.load(settings.state)

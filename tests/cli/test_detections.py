@@ -1,5 +1,8 @@
 """Detections on the command line."""
 
+import pytest
+
+from stanch.core.detections import Severity
 from tests.client.stub import a_detection
 
 
@@ -21,8 +24,9 @@ def test_one_kind_as_json(run, signed_in):
 
 
 def test_nothing_is_said_in_words(run, signed_in):
-    """An empty list is no empty screen."""
+    """An empty list is no empty screen, and does not say more than was asked."""
     assert "Nothing was detected" in run("detections").out
+    assert "Nothing like that" in run("detections", "--severity", "high").out
 
 
 def test_what_an_endpoint_tells_cannot_speak_to_the_terminal(run, signed_in):
@@ -38,3 +42,11 @@ def test_an_unknown_kind_is_refused(run, signed_in):
     ended = run("detections", "--kind", "flood")
     assert ended.code == 2
     assert "isolation-tampered" in ended.err
+
+
+@pytest.mark.parametrize(("severity", "shown"), [("low", 2), ("medium", 2), ("high", 1)])
+def test_severities_are_typed_as_they_are_shown(run, signed_in, severity, shown):
+    """In small letters, as the examples and the table have them."""
+    signed_in.detections = [a_detection(2), a_detection(1, kind="policy-changed")]
+    assert severity in list(Severity)
+    assert len(run("detections", "--severity", severity, "--json").json) == shown

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from stanch.cli import policy_text
 from stanch.cli.policy import _setting_names
-from stanch.core.errors import Conflict
+from stanch.core.errors import Conflict, Unavailable
 from stanch.core.rest import PolicyView
 from stanch.core.settings import GroupSettings
 from tests.client.stub import NOW, an_endpoint
@@ -203,6 +204,30 @@ def test_whoever_gives_up_keeps_the_text(run, signed_in, terminal, editor):
     kept = Path(ended.err.splitlines()[0].partition(": ")[2])
     assert "x = 1" in kept.read_text()
     assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_an_editor_that_does_not_work_loses_no_text(run, signed_in, terminal, editor, monkeypatch):
+    """Neither at once, when there is none yet, nor when it fails over a text that was wrong."""
+    seen = editor("s.replace('#[isolation]', '[isolation]\\ntell = 7')", "1 / 0")
+    terminal()
+    ended = run("policy", "edit", "web")
+    assert (ended.code, saved(signed_in)) == (Unavailable.exit_code, [])
+    kept = next(line for line in ended.err.splitlines() if line.startswith("Your text is kept: "))
+    assert "tell = 7" in Path(kept.partition(": ")[2]).read_text()
+    assert len(list(seen.iterdir())) == 2
+    monkeypatch.setenv("EDITOR", "/no/such/editor")
+    ended = run("policy", "edit", "web")
+    assert ended.code == Unavailable.exit_code
+    assert "$EDITOR" in ended.err
+    assert "kept" not in ended.err
+
+
+def test_a_text_that_is_too_large_is_asked_for_again(run, signed_in, terminal, editor):
+    """It is no more lost than a wrong one."""
+    terminal()
+    editor(f"s + '#' * {policy_text.MAX_BYTES}", "'[isolation]\\ntell = true\\n'")
+    assert run("policy", "edit", "web", "--yes").code == 0
+    assert saved(signed_in)[0]["settings"]["isolation"]["tell"] is True
 
 
 def test_a_no_and_a_conflict_keep_the_text(run, signed_in, terminal, editor):

@@ -135,6 +135,41 @@ def test_a_list_is_set() -> None:
     assert policy_text.sections_of(made) == {"isolation": {"allow": ["10.0.0.0/8", "out tcp any user backup"]}}
 
 
+def test_a_policy_that_is_shown_has_no_examples_in_it() -> None:
+    """What is not set stands there as it is, or not at all: nobody must take an example for what is open."""
+    lines = policy_text.whole("isolation", {"duration": "2h"}).splitlines()
+    assert "#allow = []" in lines
+    assert 'duration = "2h"' in lines
+    assert not any("message" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("setting", "after"),
+    [
+        ("isolation.allow=10.0.0.0/8", {"allow": ["10.0.0.0/8"]}),
+        ("isolation.allow='out tcp any user backup'", {"allow": ["out tcp any user backup"]}),
+        ("isolation.profiles=dns", {"profiles": ["dns"]}),
+        ("isolation.profiles=none", {"profiles": []}),
+        ("isolation.profiles=[]", {"profiles": []}),
+    ],
+)
+def test_one_value_is_a_list_of_one(setting: str, after: dict[str, Any]) -> None:
+    """And none is a list of none, where a default would stand otherwise."""
+    assert policy_text.sections_of(policy_text.changed({}, [setting], [])) == {"isolation": after}
+
+
+def test_a_list_that_is_no_toml_is_shown_how() -> None:
+    """Quotes are forgotten easily."""
+    with pytest.raises(Invalid, match=r"no list for allow .*\[\"out tcp 192.0.2.7 remote 443\"\]"):
+        policy_text.changed({}, ["isolation.allow=[10.0.0.0/8]"], [])
+
+
+def test_no_profile_can_be_written_as_none() -> None:
+    """In a file too, as on the command line."""
+    made = policy_text.parsed('[isolation]\nprofiles = "none"\n')
+    assert policy_text.sections_of(made) == {"isolation": {"profiles": []}}
+
+
 @pytest.mark.parametrize(
     ("settings", "unset", "said"),
     [

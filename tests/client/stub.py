@@ -23,7 +23,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
 from stanch.actions import load
-from stanch.core.detections import DETECTIONS
+from stanch.core.detections import DETECTIONS, Severity
 from stanch.core.errors import Conflict, NotAuthenticated, NotFound, StanchError
 from stanch.core.frames import Interface, Inventory
 from stanch.core.rest import (
@@ -384,7 +384,8 @@ def _events(stub: Stub, key: str) -> Response:
 
 def _detections(stub: Stub, request: Request) -> Response:
     kind = request.query_params.get("kind", "")
-    found = [one for one in stub.detections if kind in {"", one.kind}]
+    least = Severity(request.query_params.get("severity") or Severity.LOW).rank
+    found = [one for one in stub.detections if kind in {"", one.kind} and Severity(one.severity).rank >= least]
     return _numbered(stub, request, found, [one.id for one in found])
 
 

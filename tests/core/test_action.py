@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
 from stanch.core.action import (
     RESERVED,
@@ -21,6 +21,7 @@ from stanch.core.action import (
     Verdict,
     action,
     check_declaration,
+    expectation,
     invalid_fields,
 )
 from stanch.core.errors import Invalid, UnknownAction
@@ -282,3 +283,43 @@ def test_a_check_is_a_verdict() -> None:
     """What was seen is in place, or it is not."""
     assert Check.of(True, "x").verdict is Verdict.IN_PLACE
     assert Check.of(False, "x").verdict is Verdict.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("pydantic", "ours"),
+    [
+        ("Value error, got 'x', expected a duration such as 5h", "a duration such as 5h"),
+        (
+            "Value error, expected exclusions that do not leave everything open",
+            "exclusions that do not leave everything open",
+        ),
+        ("Input should be a valid tuple", "Input should be a list"),
+        (
+            "Tuple should have at most 10 items after validation, not 11",
+            "List should have at most 10 items after validation, not 11",
+        ),
+        ("Field required", "Field required"),
+    ],
+)
+def test_an_expectation_is_said_once_and_in_words_of_everyday(pydantic: str, ours: str) -> None:
+    """What was got stands beside it, and people write lists, not tuples."""
+    assert expectation(pydantic) == ours
+
+
+def test_what_is_wrong_as_a_whole_has_no_place() -> None:
+    """A rule over several fields names none of them."""
+
+    class Pair(Params):
+        """Two numbers."""
+
+        first: Annotated[int, Field(ge=0, le=9)] = 0
+        """One."""
+
+        @model_validator(mode="after")
+        def _never(self) -> "Pair":
+            raise ValueError("expected something else")
+
+    with pytest.raises(ValidationError) as caught:
+        Pair.model_validate({"first": 1})
+    wrong = invalid_fields("The pair is wrong", caught.value)
+    assert (wrong.got, wrong.expected) == ("{'first': 1}", "something else")

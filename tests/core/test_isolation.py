@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stanch.core.errors import Invalid
-from stanch.core.exclusion import Direction, Opening, Transport
+from stanch.core.exclusion import Direction, Opening, Profile, Transport
 from stanch.core.host import Effect
 from stanch.core.isolation import (
     CODE_ALPHABET,
@@ -27,6 +27,7 @@ from stanch.core.isolation import (
     Tampering,
     phase_of,
     plain_code,
+    readable_order,
     rules_json,
     rules_of,
     shortened,
@@ -275,3 +276,27 @@ def test_what_an_order_may_bring_is_bounded(wrong: dict[str, Any]) -> None:
     """A server cannot make an endpoint compute for hours."""
     with pytest.raises(ValidationError):
         ReleaseCode.model_validate(KNOWN.model_dump() | wrong)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"unheard": 1},
+        {"allow": [{"network": "0.0.0.0/0", "only": "on Sundays"}]},
+        {"allow": [{"network": "0.0.0.0/0", "transport": "tcp", "remote": {"first": 1, "last": 2, "except": 1}}]},
+        {"servers": [{"address": "192.0.2.1", "port": 1, "only": "x"}]},
+    ],
+)
+def test_rules_with_a_word_of_another_version_are_none(more):
+    """What it narrows would be open without it."""
+    with pytest.raises(Invalid):
+        rules_of({"servers": [], **more})
+
+
+def test_what_was_ordered_is_read_word_by_word():
+    """A word of another version is told, and takes no other with it; what is no list at all is nothing."""
+    allow, profiles, lost = readable_order({"allow": ["10.0.0.0/8", "in quic any", 7], "profiles": ["dhcp", "x"]})
+    assert ([str(one) for one in allow], profiles) == (["10.0.0.0/8"], (Profile.DHCP,))
+    assert [line.partition(" ")[0] for line in lost] == ["in", "7", "x"]
+    assert readable_order({"allow": 7, "profiles": {}}) == ((), (), ())
+    assert readable_order({}) == ((), None, ())

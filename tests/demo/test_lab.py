@@ -79,6 +79,10 @@ def test_a_lab_is_made_and_removed(tmp_path: Path):
         said = subprocess.run([*lab.endpoint.enter, "sh", "-ec", script], capture_output=True, text=True, check=True)
         assert said.stdout.startswith(f"{HOSTNAME}\n/home:\n\n/run:\n")
         assert (devices(), mounts()) == before
+        assert lab.endpoint.running("stanch.demo.init") == (1,)
+        assert lab.endpoint.running("stanch.demo") == ()
+        refused = lab.endpoint.run("sh", "-c", "echo no >&2; exit 3")
+        assert (refused.code, refused.printed, refused.complained) == (3, "", "no")
         init = lab.endpoint.init
         sleeper = lab.start(lab.endpoint, ("sleep", "600"), log="sleep.log")
         assert wait_until(lambda: lab.endpoint.alive(1) and sleeper.process.poll() is None, within=10)

@@ -15,6 +15,7 @@ from stanch.demo import attack, client, outside
 from stanch.demo.outside import MAX_STREAMS, Arrivals, Outside, Stream
 from stanch.demo.program import wait_until
 from stanch.demo.questions import OutsideWorld, Span
+from stanch.demo.wire import Known
 
 
 @given(st.lists(st.floats(0, 1000), max_size=50), st.floats(0, 1000), st.floats(0, 1000))
@@ -71,7 +72,7 @@ async def listening(folder: Path) -> AsyncIterator[OutsideWorld]:
     """The outside world on loopback, and the story's connection to it."""
     control = folder / "control.sock"
     chosen = argparse.Namespace(c2=["127.0.0.1"], shop=["127.0.0.1"], wire="", control=str(control))
-    serving = asyncio.create_task(Outside(servers=frozenset()).serve(chosen))
+    serving = asyncio.create_task(Outside(Known()).serve(chosen))
     await until(control.exists)
     with await asyncio.to_thread(OutsideWorld, control) as world:
         yield world

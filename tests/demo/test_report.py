@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stanch.core.errors import Denied, Unavailable
-from stanch.demo.report import NotSeen, Report, Step, expect
+from stanch.demo.report import LEAST_EVIDENCE, NotSeen, Report, Step, expect
 
 
 def told(*, as_json: bool) -> tuple[Report, io.StringIO]:
@@ -32,6 +32,18 @@ def test_a_step_for_programs_reads_back(*, step: str, ok: bool, ms: int, evidenc
     line = Step(step, ok, ms, evidence).for_programs()
     assert "\n" not in line
     assert json.loads(line) == {"step": step, "ok": ok, "ms": ms, "evidence": evidence}
+
+
+@given(words=st.lists(st.text("abc-", min_size=1, max_size=60), max_size=40), columns=st.integers(0, 300))
+def test_evidence_for_people_stays_on_the_screen(*, words: list[str], columns: int):
+    """Every word is there, each line begins below the first, and only a word that is too long goes beyond the edge."""
+    first, *more = Step("attack", ok=True, ms=1, evidence=" ".join(words)).for_people(columns).split("\n")
+    begins = len(Step("attack", ok=True, ms=1, evidence="").for_people(columns))
+    assert first[:begins].startswith("✓ attack")
+    assert {line[:begins].strip() for line in more} <= {""}
+    lines = [line[begins:] for line in (first, *more)]
+    assert " ".join(lines).split() == words
+    assert all(len(line) <= max(LEAST_EVIDENCE, columns - begins) for line in lines if " " in line)
 
 
 def test_a_check_that_fails_does_not_stop_the_story():

@@ -11,7 +11,8 @@ import pytest
 from stanch.core.errors import Denied, StanchError, TargetGone, Unavailable
 from stanch.core.rest import Health
 from stanch.demo import responder as module
-from stanch.demo.responder import Responder, monotonic_of
+from stanch.demo.report import NotSeen
+from stanch.demo.responder import Responder, monotonic_of, refusal
 
 NOW = "2026-11-24T12:00:00Z"
 
@@ -77,6 +78,25 @@ def test_a_command_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(module, "COMMAND_SECONDS", 0.2)
     with pytest.raises(Unavailable, match="does not end"):
         Responder((), tmp_path).stanch("orders")
+
+
+def test_a_refusal_is_what_was_hoped_for():
+    """The error comes back; where nothing is refused that is the failure, and another error stays what it is."""
+
+    def refuse() -> None:
+        raise Denied("not this one")
+
+    assert refusal(Denied, refuse).message == "not this one"
+    with pytest.raises(NotSeen, match="not refused"):
+        refusal(Denied, lambda: {"changed": True})
+    with pytest.raises(Denied):
+        refusal(TargetGone, refuse)
+
+
+def test_a_user_of_the_endpoint_finds_the_agent(tmp_path: Path):
+    """Places that are not the usual ones are in the environment of each command."""
+    places = {"STANCH_AGENT_SOCKET": "/run/x/agent.sock"}
+    assert Responder((), tmp_path, places=places).environment.items() >= places.items()
 
 
 def test_moments_are_translated_to_the_outsides_clock():

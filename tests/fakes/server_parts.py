@@ -45,7 +45,7 @@ class Parts:
         self.bus = Bus()
         key = OKPKey.generate_key("Ed25519", {"kid": "test"})
         self.key = key
-        self.signer = Signer(key, Counter(database, "envelope"), self.clock)
+        self.signer = Signer(key, Counter(database, "envelope", self.clock), self.clock)
         self.codes = CodeBook(bytes(range(32)))
         self.dispatcher = Dispatcher(
             registry=self.registry,

@@ -26,7 +26,6 @@ TESTED_ELSEWHERE = {
     "demo/client.py": "demo/test_outside.py",
     "demo/main.py": "integration/test_demo_without_root.py",
     "demo/questions.py": "demo/test_outside.py",
-    "demo/story.py": "integration/test_demo.py",
     "demo/without_root.py": "integration/test_demo_without_root.py",
     "server/clock.py": "integration/test_clocks.py",
     "server/order_views.py": "server/test_orders.py",

@@ -16,12 +16,12 @@ import pytest
 from stanch.agent.host.clock import boot_seconds
 from stanch.core.network import IsolationState
 from stanch.core.rest import EndpointView
+from stanch.demo.act_attack import Attack
 from stanch.demo.lab import HOSTNAME, SERVER_V4, SERVER_V6, Lab, output_of
 from stanch.demo.program import Program, children_of, wait_until
-from stanch.demo.report import Report
 from stanch.demo.responder import STANCH, monotonic_of
-from stanch.demo.stage import AGENT_PLACES, Stage
-from stanch.demo.story import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS, Story
+from stanch.demo.scene import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS, Scene
+from stanch.demo.stage import AGENT_PLACES, GATEWAY_PORT, Stage
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -58,10 +58,10 @@ class Rebooted:
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """A lab in which the attack runs, the client works, and the endpoint is online."""
     with Lab(labs=tmp_path / "labs") as lab, Stage(lab) as stage:
-        story = Story(stage, Report(as_json=True))
-        story.attack()
-        story.server_first_start()
-        story.enrol()
+        act = Attack(Scene(stage))
+        act.attack()
+        act.server_first_start()
+        act.enrol()
         yield stage
 
 
@@ -105,8 +105,7 @@ def test_an_isolation_outlives_a_reboot_but_not_its_deadline(stage: Stage):
     assert re.search(r'"isolated": true', program.said())
     assert wait_until(lambda: time.monotonic() > restored + READ_SECONDS + 1, within=5)
     assert heard(stage, restored + READ_SECONDS) == {}
-    for address in (SERVER_V4, SERVER_V6):
-        stage.dial_server(address)
+    assert stage.reached(GATEWAY_PORT, SERVER_V4, SERVER_V6) == (SERVER_V4, SERVER_V6)
 
     agent = machine.start(*STANCH, "agent", "run", log="agent-2.log")
     assert wait_until(lambda: stage.responder.one(EndpointView, "endpoint", "show", HOSTNAME).online, within=60)

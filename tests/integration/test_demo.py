@@ -26,10 +26,17 @@ STORY = [
     "isolate",
     "idle-connection-dead",
     "server-link-alive",
+    "exclusion",
+    "exclusion-ends",
+    "tamper-running-agent",
+    "tamper-killed-agent",
     "kill-tree",
     "get-file",
     "release",
     "idle-stays-dead",
+    "release-code",
+    "release-code-typed",
+    "release-code-told",
     "isolate-again",
     "server-outage",
     "server-back",
@@ -70,6 +77,7 @@ def test_every_step_of_the_story_holds(demo: Running):
     assert [one for one in told.values() if not one["ok"]] == []
     assert list(told) == STORY
     assert all(set(one) == {"step", "ok", "ms", "evidence"} and one["evidence"] for one in told.values())
+    assert told["tamper-running-agent"]["evidence"].startswith(("refused:", "repaired:"))
     assert demo.returncode == 0
     assert left_by(demo.pid) == []
 

@@ -10,12 +10,12 @@ import pytest
 
 from stanch.core.rest import EndpointView, OrderView, TaskView
 from stanch.core.task import State
+from stanch.demo.act_attack import Attack
 from stanch.demo.lab import HOSTNAME, Lab, output_of
 from stanch.demo.program import children_of, wait_until
-from stanch.demo.report import Report
 from stanch.demo.responder import monotonic_of
+from stanch.demo.scene import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS, Scene
 from stanch.demo.stage import GATEWAY_PORT, Stage
-from stanch.demo.story import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS, Story
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -30,10 +30,10 @@ NO_NEW = f"add rule inet gone f tcp dport {GATEWAY_PORT} tcp flags & (syn | ack)
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """A lab in which the attack runs, the client works, and the endpoint is online."""
     with Lab(labs=tmp_path / "labs") as lab, Stage(lab) as stage:
-        story = Story(stage, Report(as_json=True))
-        story.attack()
-        story.server_first_start()
-        story.enrol()
+        act = Attack(Scene(stage))
+        act.attack()
+        act.server_first_start()
+        act.enrol()
         yield stage
 
 

@@ -12,8 +12,8 @@ from stanch.core.rest import ReleaseCodes
 from stanch.demo.lab import HOSTNAME
 from stanch.demo.program import wait_until
 from stanch.demo.responder import monotonic_of
+from stanch.demo.scene import READ_SECONDS
 from stanch.demo.stage import AGENT_PLACES, Stage
-from stanch.demo.story import READ_SECONDS
 from tests.integration.test_isolation import client_came_back, heard, stage
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]

@@ -149,6 +149,26 @@ async def test_an_announced_address_is_told_at_once_and_kept(tmp_path, database)
     assert (entry.what, entry.detail) == ("addresses", {"before": [], "now": [NEW]})
 
 
+async def test_two_announcements_at_once_leave_one_truth(tmp_path, database):
+    """What is told, what is in the file and what the audit says last are the same, and each names what it replaced."""
+    addresses = own(tmp_path, database, Names())
+    wanted = [f"https://n{n}.test:8444" for n in range(8)]
+    await asyncio.gather(*(addresses.announce(principal(), urls(one)) for one in wanted))
+    entries, _ = await database.read(lambda connection: page(connection, None, 10))
+    history = [entry.detail for entry in reversed(entries)]
+    assert [one["before"] for one in history] == [[], *(one["now"] for one in history[:-1])]
+    kept = own(tmp_path, database, Names()).view(principal()).announced
+    assert kept == addresses.view(principal()).announced == tuple(history[-1]["now"])
+
+
+async def test_who_reaches_some_endpoints_announces_nothing(tmp_path, database):
+    """Every agent would be told."""
+    addresses = own(tmp_path, database, Names())
+    with pytest.raises(Denied, match="every endpoint"):
+        await addresses.announce(principal(labels=("site=a",)), urls(NEW))
+    assert addresses.view(principal()).announced == ()
+
+
 async def test_what_was_announced_can_be_taken_back(tmp_path, database):
     """An empty list leaves the configured ones."""
     addresses = own(tmp_path, database, Names())
@@ -158,7 +178,25 @@ async def test_what_was_announced_can_be_taken_back(tmp_path, database):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://a:1", "https://", "https://a:x", "https://u:p@a:1", "https://a:1/x", "https://a b:1", "a:1", ""]
+    "url",
+    [
+        "http://a:1",
+        "https://",
+        "https://a:x",
+        "https://u:p@a:1",
+        "https://a:1/x",
+        "https://a b:1",
+        "a:1",
+        "",
+        "https://a:0",
+        "https://a#b:1",
+        "https://0.0.0.0:1",
+        "https://[::]:1",
+        "https://224.0.0.1:1",
+        "https://[fe80::1]:1",
+        "https://[fe80::1%25eth0]:1",
+        "https://[2001:db8::1%25eth0]:1",
+    ],
 )
 async def test_only_gateways_can_be_announced(tmp_path, database, url):
     """A mistake is found here, not on every endpoint; nothing of the request is kept."""

@@ -191,13 +191,34 @@ async def test_a_heartbeat_may_bring_a_new_inventory(parts):
 
 async def test_old_notices_make_room(parts, monkeypatch):
     """An endpoint that tells without end keeps its newest notices only."""
-    monkeypatch.setattr("stanch.server.fleet.MAX_NOTICES", 3)
+    monkeypatch.setattr("stanch.server.detections.MAX_NOTICES", 3)
     await parts.add_endpoints("web", "db")
     await parts.fleet.notice("end_db", [Notice(seq=1, kind="k", at=1.0)])
     await parts.fleet.notice("end_web", [Notice(seq=n, kind="k", at=1.0) for n in range(1, 8)])
     kept = select(tables.notices.c.endpoint, tables.notices.c.seq).order_by(tables.notices.c.id)
     rows = await parts.database.read(lambda c: c.execute(kept).all())
     assert [tuple(row) for row in rows] == [("end_db", 1), ("end_web", 5), ("end_web", 6), ("end_web", 7)]
+
+
+async def test_chatter_does_not_push_out_a_detection(parts, monkeypatch):
+    """Neither many other notices nor many detections of another kind make the server forget one."""
+    monkeypatch.setattr("stanch.server.detections.MAX_NOTICES", 3)
+    monkeypatch.setattr("stanch.server.detections.MAX_DETECTIONS", 2)
+    await parts.add_endpoints("web")
+
+    async def tell(kind: str, *numbers: int) -> None:
+        await parts.fleet.notice("end_web", [Notice(seq=n, kind=kind, at=1.0) for n in numbers])
+
+    await tell("isolation-tampered", 1)
+    await tell("effect-lifted", *range(2, 12))
+    await tell("local-order", *range(12, 22))
+    kept = select(tables.notices.c.kind, tables.notices.c.seq).order_by(tables.notices.c.id)
+    rows = await parts.database.read(lambda c: c.execute(kept).all())
+    assert [tuple(row) for row in rows] == [
+        ("isolation-tampered", 1),
+        *(("effect-lifted", n) for n in (9, 10, 11)),
+        *(("local-order", n) for n in (20, 21)),
+    ]
 
 
 async def test_a_hello_is_newer_than_the_heartbeats_before_it(parts):

@@ -8,7 +8,8 @@ from stanch.core.policy import Role
 from stanch.core.rest import GroupChange, GroupCreate, LabelChange, PolicyChange
 from stanch.core.settings import NewSettings
 from stanch.server import audit
-from stanch.server.group_desk import MAX_AUDITED, MAX_SECTION_BYTES
+from stanch.server.audit import MAX_VALUE
+from stanch.server.group_desk import MAX_SECTION_BYTES
 from stanch.server.groups import EVERY, MAX_GROUPS
 from stanch.server.store import tables
 from tests.fakes.server_parts import principal
@@ -165,7 +166,7 @@ async def test_the_audit_stays_small(parts):
     await parts.groups.change_policy(principal(), "web", policy(allow=[f"10.0.{n}.1" for n in range(250)]))
     detail = (await entries(parts))[-1].detail
     assert set(detail["after"]["isolation"]["allow"]) == {"bytes", "sha256"}
-    assert len(str(detail)) < MAX_AUDITED
+    assert len(str(detail)) < MAX_VALUE
 
 
 async def test_a_change_of_an_older_version_is_refused(parts):

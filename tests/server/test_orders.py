@@ -174,6 +174,19 @@ async def test_done_without_a_result(parts):
     assert (task.state, task.result, task.error.code) == (State.DONE, None, "too-large")
 
 
+async def test_the_audit_says_how_endpoints_were_chosen_and_stays_small(parts):
+    """Group, labels and a dry run are told; of large parameters, which the order itself keeps, only the hash."""
+    await parts.add_endpoints("web", labels=("role=web",))
+    allow = [f"10.{n // 250}.{n % 250}.0/24" for n in range(2000)]
+    common = OrderCommon(group="all", labels=("role=web",), dry_run=True)
+    order = await parts.orders.submit(principal(), "isolate", {"allow": allow, "duration": "1h"}, common)
+    (entry,), _ = await parts.database.read(lambda c: audit.page(c, None, 10))
+    assert entry.detail["params"]["duration"] == "1h"
+    assert entry.detail["params"]["allow"].keys() == {"bytes", "sha256"}
+    assert (entry.detail["group"], entry.detail["labels"], entry.detail["dry_run"]) == ("all", ["role=web"], True)
+    assert len((await parts.orders.get(order.id)).params["allow"]) == len(allow)
+
+
 async def test_unknown_is_corrected_and_the_audit_keeps_both(parts):
     """A late report corrects `unknown`, and the audit tells of it."""
     await parts.add_endpoints("web")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 from stanch.core.errors import Denied, NotFound
-from stanch.core.isolation import CODE_ALPHABET, CODE_LENGTH, ITERATIONS
+from stanch.core.frames import Heartbeat
+from stanch.core.isolation import CODE_ALPHABET, CODE_LENGTH, ITERATIONS, IsolationStatus
 from stanch.core.policy import Role
 from stanch.core.rest import OrderCommon
 from stanch.core.task import State
@@ -209,6 +210,20 @@ async def test_a_task_that_is_not_in_force_has_none(parts, state):
     with pytest.raises(NotFound, match="isolation off"):
         await parts.code_desk.look(principal(), "web", "")
     assert await audited(parts) == []
+
+
+async def test_what_a_failed_task_left_in_force_has_a_code(parts):
+    """A task may fail and leave its effect: whoever stands at the endpoint needs the code all the same."""
+    await parts.add_endpoints("web", "db")
+    left = await isolate(parts, "web", state=State.FAILED)
+    elsewhere = await isolate(parts, "db", state=State.FAILED)
+    parts.fleet.heartbeat("end_web", Heartbeat(isolation=IsolationStatus(state="isolated", task=left)))
+    parts.fleet.heartbeat("end_db", Heartbeat(isolation=IsolationStatus(state="isolated", task=left)))
+    told = await parts.code_desk.look(principal(), "web", "")
+    assert [(one.task, one.in_force) for one in told.codes] == [(left, True)]
+    with pytest.raises(NotFound):  # it claims the task of another endpoint
+        await parts.code_desk.look(principal(), "db", "")
+    assert elsewhere not in {one.task for one in told.codes}
 
 
 async def test_each_look_is_in_the_audit_before_the_answer(parts, monkeypatch):

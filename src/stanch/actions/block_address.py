@@ -31,7 +31,8 @@ class BlockAddress(Params):
     """in: what comes from there; out: what goes there; both."""
 
     duration: Duration | None = hours(24)
-    """Open it again after this long, even if the server stays silent; 1 second to 9999 hours, null for never."""
+    """Open it again after this long, even if the server stays silent; 1 second to 9999 hours, `none` (in
+    JSON: null) for never."""
 
 
 class AddressBlocked(Result):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Self
@@ -9,16 +10,18 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from stanch.core.action import AfterCrash, Check, Concurrency, Pair, Params, Plan, Result, Risk, Step, Undo, action
-from stanch.core.errors import Conflict, NotVerified, Unconfirmed
-from stanch.core.exclusion import Exclusion, Profile, leaves_everything_open
+from stanch.core.errors import Conflict, NotVerified, Refused, StanchError, Unconfirmed
+from stanch.core.exclusion import Exclusion, Opening, Profile, leaves_everything_open, may_come_from
 from stanch.core.host import Effect, Host, Server
-from stanch.core.isolation import Phase, phase_of, rules_json
-from stanch.core.network import IsolationRules, IsolationState, Names
+from stanch.core.isolation import Phase, phase_of, readable_order, rules_json, rules_of
+from stanch.core.network import IsolationRules, IsolationState, KernelIsolation, Names
 from stanch.core.settings import DEFAULT_PROFILES, IsolationSettings
 from stanch.core.settings import Unconfirmed as IfUnconfirmed
 from stanch.core.types import SHORTEST, Duration, Instant, Text, hours, minutes, seconds, show_duration
 
-EFFECT = "isolation"
+EFFECT, LIFT = "isolation", "release"
+"""The lasting effect, and the action that lifts it."""
+
 CONFIRM_WITHIN = seconds(60)
 """How long the server may take to answer under the new rules before they are rolled back."""
 
@@ -50,7 +53,8 @@ class Isolate(Params):
     """What stays open by the endpoint's own configuration: dhcp, dns, ntp, updates."""
 
     duration: Duration | None = hours(5)
-    """Lift the isolation after this long, even if the server stays silent; 1 second to 9999 hours, null for never."""
+    """Lift the isolation after this long, even if the server stays silent; 1 second to 9999 hours, `none` (in
+    JSON: null) for never."""
 
     tell: bool = False
     """Tell everybody who is logged in that the endpoint was cut off."""
@@ -138,18 +142,29 @@ class Wanted:
 
 
 async def rules_for(
-    names: Names, server: Server, allow: Sequence[Exclusion], profiles: Sequence[Profile]
+    names: Names,
+    server: Server,
+    allow: Sequence[Exclusion],
+    profiles: Sequence[Profile],
+    *,
+    open_before: Sequence[Opening] = (),
 ) -> tuple[IsolationRules, tuple[str, ...]]:
-    """What exclusions and profiles mean on this endpoint now; and what opens nothing, with the reason."""
+    """What exclusions and profiles mean on this endpoint now; and what opens nothing, with the reason.
+
+    Of `open_before`, what nobody can tell the meaning of now stays open: a silent resolver neither opens nor shuts.
+    """
     found = await names.resolve(allow, profiles)
+    stays = {one: [old for old in open_before if may_come_from(one, old)] for one in found.unknown}
     rules = IsolationRules(
         servers=server.peers(),
         proxies=server.proxies(),
         resolvers=found.resolvers,
-        allow=found.openings,
+        allow=tuple(dict.fromkeys([*found.openings, *(old for olds in stays.values() for old in olds)])),
         dhcp=Profile.DHCP in profiles,
     )
-    return rules, found.not_open
+    untrue = {found.unknown[one] for one, olds in stays.items() if olds}
+    lines = (f"{one} stays open as it was: nobody tells now what it means" for one, olds in stays.items() if olds)
+    return rules, (*(line for line in found.not_open if line not in untrue), *lines)
 
 
 async def _wanted(host: Host, params: Isolate) -> Wanted:
@@ -243,7 +258,7 @@ async def _refuse_own_server(host: Host, params: Isolate) -> None:
     examples=(
         "web-01 --duration 2h",
         "web-01 --allow 10.0.0.0/8 --allow 'in tcp 192.0.2.0/24 local 22' --profile dhcp --profile dns",
-        "--label env=prod --reason 'ransomware' --tell --wait",
+        "--group web --reason 'ransomware' --tell --wait",
     ),
 )
 async def isolate(host: Host, params: Isolate) -> Isolated:
@@ -267,6 +282,7 @@ async def isolate(host: Host, params: Isolate) -> Isolated:
         effect = await _hold(host, wanted, Phase.IN_FORCE, lasts=wanted.duration)
         # What is left, not the whole: a task that goes on after a crash holds what it held.
         await host.firewall.isolate(wanted.rules, lift_after=host.effects.remaining(EFFECT))
+        after = await _seen(host, fresh=fresh)
         await host.journal.record({**record, "armed": True})
     except BaseException:
         if fresh:
@@ -274,7 +290,6 @@ async def isolate(host: Host, params: Isolate) -> Isolated:
         raise
     # From here on it stays: a program that opens sockets faster than we look must not be able to end the isolation.
     destroyed += await _cut(host, wanted.rules)
-    after = await host.firewall.isolation()
     return Isolated(
         changed=changed,
         state=after.state,
@@ -307,7 +322,7 @@ async def _hold(host: Host, wanted: Wanted, phase: Phase, *, lasts: timedelta | 
     """On the disk before it is in the kernel: how to lift it, when, and the rules, which boot puts back."""
     return await host.effects.hold(
         EFFECT,
-        lift_action="release",
+        lift_action=LIFT,
         lift_params={},
         detail={**wanted.detail, "phase": phase},
         private={"rules": rules_json(wanted.rules)},
@@ -315,13 +330,27 @@ async def _hold(host: Host, wanted: Wanted, phase: Phase, *, lasts: timedelta | 
     )
 
 
+async def _seen(host: Host, *, fresh: bool) -> KernelIsolation:
+    """What is in force now. Where nobody can see that, a new isolation is rolled back; one that was there stays."""
+    try:
+        return await host.firewall.isolation()
+    except Refused as error:
+        if fresh:
+            raise
+        raise NotVerified("The endpoint is isolated, but nobody can see what is in force", got=error) from error
+
+
 async def _cut(host: Host, rules: IsolationRules) -> int:
     """Destroy what the rules forbid until nothing of it is left; a socket may be born while we look."""
     destroyed = 0
-    for _ in range(5):
-        destroyed += await host.firewall.destroy_sockets(rules)
-        if not await host.firewall.forbidden_sockets(rules):
-            return destroyed
+    try:
+        for _ in range(5):
+            destroyed += await host.firewall.destroy_sockets(rules)
+            if not await host.firewall.forbidden_sockets(rules):
+                return destroyed
+    except Refused as error:
+        # Not as a refusal: the endpoint is isolated.
+        raise NotVerified("The endpoint is isolated, but connections cannot be cut here", got=error) from error
     left = await host.firewall.forbidden_sockets(rules)
     raise NotVerified(
         "The endpoint is isolated, but some connections could not be cut and may come back after a release",
@@ -382,12 +411,13 @@ async def release(host: Host, _params: Release) -> Released:
     """
     before, effect = await host.firewall.isolation(), host.effects.current(EFFECT)
     earlier = host.journal.recorded()
-    detail = {} if effect is None else effect.detail
+    # What cannot be read, of another version of the agent, must not keep anybody from lifting it.
+    allowed, profiles, _lost = readable_order({} if effect is None else effect.detail)
     lifted = Released(
         # Tampered with, it is not in the kernel, but would be put back: to forget it is a change, too.
         changed=before.state is not IsolationState.RELEASED or effect is not None,
-        allowed=tuple(map(Exclusion.parse, detail.get("allow", ()))),
-        profiles=tuple(map(Profile, detail.get("profiles", DEFAULT_PROFILES))),
+        allowed=allowed,
+        profiles=DEFAULT_PROFILES if profiles is None else profiles,
         remaining=_left(host, before.remaining),
     )
     if earlier is None:
@@ -400,10 +430,21 @@ async def release(host: Host, _params: Release) -> Released:
     except BaseException:
         # Stopped or failed, it goes on as before; a run before this one has left its own mark.
         goes_on = Phase.IN_FORCE if phase is Phase.RELEASING else phase
-        await asyncio.shield(host.effects.amend(EFFECT, detail={"phase": goes_on}))
+        await asyncio.shield(_go_on(host, goes_on))
         raise
     await host.effects.drop(EFFECT)
     return lifted if earlier is None else Released.model_validate(earlier)
+
+
+async def _go_on(host: Host, phase: Phase) -> None:
+    """Be isolated as before. The kernel may have let go in the moment in which the release was stopped."""
+    await host.effects.amend(EFFECT, detail={"phase": phase})
+    effect, lasts = host.effects.current(EFFECT), host.effects.remaining(EFFECT)
+    if effect is None or phase is not Phase.IN_FORCE or lasts == timedelta(0):
+        return
+    with suppress(StanchError):  # whoever keeps it tries again
+        if (await host.firewall.isolation()).state is IsolationState.RELEASED:
+            await host.firewall.isolate(rules_of(effect.private.get("rules", {})), lift_after=lasts)
 
 
 def _left(host: Host, in_kernel: timedelta | None) -> timedelta | None:

@@ -65,8 +65,10 @@ def _nothing(reason: str, *, dry_run: bool) -> int:
 
 def _why_nothing(journal: Path) -> str | None:
     """Why nothing can be there to restore; None if the journal has to be read properly."""
-    if not journal.exists():
+    if not os.path.lexists(journal):
         return "no agent has ever run here"
+    if not journal.is_file():  # to open a FIFO would hold up the boot for ever
+        return None
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{journal.absolute().as_uri()}?mode=ro", uri=True)) as db:
         if db.execute("SELECT 1 FROM effects LIMIT 1").fetchone() is None:
             return "nothing was in force"

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -34,11 +34,12 @@ def check_certificate(certificate: str, *, ca: str, key: ec.EllipticCurvePrivate
     try:
         ours = x509.load_pem_x509_certificate(certificate.encode())
         ours.verify_directly_issued_by(x509.load_pem_x509_certificate(ca.encode()))
-    except (ValueError, TypeError, InvalidSignature) as error:
+        names = [str(one.value) for one in ours.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        other_key = ours.public_key() != key.public_key()
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         got = str(error) or type(error).__name__
         raise VerificationFailed("The certificate is not from the pinned CA", got=got) from None
-    names = [str(one.value) for one in ours.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    if names != [endpoint] or ours.public_key() != key.public_key():
+    if names != [endpoint] or other_key:
         raise VerificationFailed("The certificate is for somebody else", got=f"{names}, another key", expected=endpoint)
 
 

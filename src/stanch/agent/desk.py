@@ -14,7 +14,7 @@ from stanch.agent.link import Link
 from stanch.agent.local import show_isolation
 from stanch.agent.local_policy import LocalPolicy
 from stanch.agent.release_code import ReleaseDoor
-from stanch.core.errors import Invalid, StanchError
+from stanch.core.errors import Invalid, StanchError, Unavailable
 from stanch.core.network import Firewall
 from stanch.core.task import State
 
@@ -66,7 +66,11 @@ class Desk:
 
     async def isolation_off(self) -> Mapping[str, Any]:
         """Lift it, whoever ordered it; the server hears of it by a notice."""
-        changed = await lift_isolation(self.executor, "root")
+        try:
+            changed = await lift_isolation(self.executor, "root")
+        except Unavailable as error:
+            hint = f"{error.hint or ''} Or end the agent, and say it again: then it is lifted all the same.".strip()
+            raise Unavailable(error.message, got=error.got, hint=hint) from error
         return {"changed": changed, **await self.isolation_status()}
 
     async def isolation_in_short(self) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from stanch.actions.isolate import EFFECT, LIFT
 from stanch.agent.clock import AgentClock
 from stanch.agent.journal import Journal
 from stanch.core.envelope import OrderBody
@@ -27,6 +28,9 @@ from stanch.core.types import minutes, seconds
 REMEMBER_EVERY = minutes(1)
 LOOK_EVERY = seconds(15)
 """How often a deadline is looked at anew: the event loop's timers stand still while the machine is suspended."""
+
+MOST = MAX_EFFECTS - 1
+"""Effects that are no isolation: however many blocks there are, there is a place for that."""
 
 RETRY_AFTER = seconds(60)
 """After a lift that failed."""
@@ -119,8 +123,9 @@ class Effects:
         lasts: timedelta | None,
     ) -> Effect:
         """Write an effect down, or replace the one of its name; Conflict if too many are in force."""
-        if name not in self._held and len(self._held) >= MAX_EFFECTS:
-            raise Conflict("Too many lasting effects are in force", got=len(self._held) + 1, expected=MAX_EFFECTS)
+        others = sum(one not in {name, EFFECT} for one in self._held)
+        if name not in {*self._held, EFFECT} and others >= MOST:
+            raise Conflict("Too many lasting effects are in force", got=others + 1, expected=MOST)
         effect = Effect(
             name=name,
             task=order.task,
@@ -181,7 +186,9 @@ class Effects:
         try:
             await self._journal.write(f"effect {name}", lambda db: self._store(db, name, held))
         except Exception:
-            self._set(name, before)
+            # Unless somebody has replaced it meanwhile: that has its own line on the disk.
+            if self._held.get(name) is held:
+                self._set(name, before)
             raise
         finally:
             self.news.set()
@@ -272,21 +279,46 @@ class Effects:
         )
 
     def _load(self, db: sqlite3.Connection) -> dict[str, Held]:
-        return load(db, self._clock.boot_id)
+        return load(db, self._clock.boot_id, instead=self._unread)
+
+    def _unread(self, name: str, error: ValueError) -> Effect | None:
+        """What stands for an effect of another version of the agent: it must neither end this one nor be lost."""
+        log.error("an effect in the journal cannot be read", effect=name, error=str(error)[:500])
+        if name != EFFECT:
+            return None
+        why = "What the journal holds of this isolation cannot be read"
+        return Effect(name=name, task="unknown", since=self._clock.stamp(), until=None, lift_action=LIFT, reason=why)
 
 
-def load(db: sqlite3.Connection, boot_id: str) -> dict[str, Held]:
-    """Every effect that the journal holds, its deadline in boot seconds of this boot; ValueError if it is none."""
+Instead = Callable[[str, ValueError], Effect | None]
+
+
+def load(db: sqlite3.Connection, boot_id: str, *, instead: Instead | None = None) -> dict[str, Held]:
+    """Every effect that the journal holds, its deadline in boot seconds of this boot.
+
+    `instead` says what to take for one that cannot be read, None to leave it out; without it, ValueError.
+    """
     rows = db.execute("SELECT name, effect, lasts, remaining, boot_seconds, boot_id FROM effects")
-    return {name: _read(*columns, written_in=written_in, now_in=boot_id) for name, *columns, written_in in rows}
+    found = {}
+    for name, text, *columns, written_in in rows:
+        effect: Effect | None
+        try:
+            effect = Effect.model_validate_json(text)
+        except ValueError as error:
+            if instead is None:
+                raise
+            effect = instead(name, error)
+        if effect is not None:
+            found[name] = _read(effect, *columns, written_in=written_in, now_in=boot_id)
+    return found
 
 
 def _read(
-    effect: str, lasts: float | None, remaining: float | None, boot_seconds: float, *, written_in: str, now_in: str
+    effect: Effect, lasts: float | None, remaining: float | None, boot_seconds: float, *, written_in: str, now_in: str
 ) -> Held:
     written = boot_seconds if written_in == now_in else 0.0
     return Held(
-        effect=Effect.model_validate_json(effect),
+        effect=effect,
         lasts=None if lasts is None else timedelta(seconds=lasts),
         deadline=None if remaining is None else written + remaining,
         boot_id=written_in,

@@ -260,6 +260,8 @@ def migrate(db: sqlite3.Connection) -> None:
             expected=f"at most {len(MIGRATIONS)}",
             hint="Install the newer agent again; moving the journal away forgets which tasks were done.",
         )
+    if version == len(MIGRATIONS):
+        return  # nothing is written: the agent must start on a full disk, too
     for statement in (one for statements in MIGRATIONS[version:] for one in statements):
         db.execute(statement)
     db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

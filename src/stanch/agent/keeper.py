@@ -7,8 +7,8 @@ that nothing is put back that was just released.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol
@@ -22,11 +22,29 @@ from stanch.agent.effects import Effects
 from stanch.agent.host.tables_watch import Addresses, Change, Foreign, Groups
 from stanch.agent.spool import Spool
 from stanch.core.errors import Invalid, StanchError, TargetGone
-from stanch.core.exclusion import Exclusion, Profile
+from stanch.core.exclusion import Opening
 from stanch.core.host import Effect, Server
-from stanch.core.isolation import IsolationStatus, Phase, Tampering, phase_of, rules_json, rules_of, status
+from stanch.core.isolation import (
+    IsolationStatus,
+    Phase,
+    Tampering,
+    phase_of,
+    readable_order,
+    rules_json,
+    rules_of,
+    status,
+)
 from stanch.core.network import Block, Firewall, IsolationRules, IsolationState, KernelIsolation, Names, Peer, Socket
 from stanch.core.types import AnyAddress, seconds
+
+RETRY_AFTER = seconds(1)
+"""Until the changes are watched again after the watch has ended; longer each time that it ends at once."""
+
+FOLLOW_PAUSE = seconds(0.5)
+"""Between two times that names are resolved: somebody may change addresses in a loop."""
+
+_CUTS = 5
+"""Times that connections are looked for: one may be born while others are destroyed."""
 
 LOOK_EVERY = seconds(30)
 """Between two looks at the kernel that nothing asked for, while something is in force."""
@@ -126,10 +144,14 @@ class Keeper:
         self._clock = clock
         self._mark = mark
         self._kernel = _RELEASED
+        self._read: tuple[Mapping[str, Any], IsolationRules] | None = None
+        """What was written down when it was last read, and what it means."""
         self._not_open: tuple[str, ...] = ()
         self._tampered: Tampering | None = None
         self._told_at = float("-inf")
         self._untold = 0
+        self._short = False
+        """Is less open, for now, than what is written down? Then that is no sign of tampering."""
         self.moved = moved or asyncio.Event()
         """Set by whoever knows that the server, or a name, has another address."""
         effects.listeners.append(self._note)
@@ -140,10 +162,17 @@ class Keeper:
         """The isolation, as everybody is told it. Asks the kernel only if something is, or just was, in force."""
         effect = self._effects.current(EFFECT)
         if effect is not None or self._kernel.state is not IsolationState.RELEASED:
-            with suppress(StanchError):
-                self._kernel = await self._firewall.isolation()
+            self._kernel = await self._seen()
         due = effect is not None and self._effects.is_due(EFFECT)
         return status(effect, self._kernel, due=due, not_open=self._not_open, tampered=self._tampered)
+
+    async def _seen(self) -> KernelIsolation:
+        """What the kernel has; if it cannot be asked, that nobody knows, rather than what was true once."""
+        try:
+            return await self._firewall.isolation()
+        except (StanchError, OSError) as error:
+            line = f"Nobody knows what is in force: the firewall cannot be looked at ({error})"
+            return KernelIsolation(state=IsolationState.PARTIAL, rules=None, remaining=None, not_covered=(line,))
 
     # --- for ever ---
 
@@ -156,14 +185,15 @@ class Keeper:
             group.create_task(self._follow_names())
 
     async def _watch(self) -> None:
+        pause = RETRY_AFTER
         while True:
-            try:
+            with _going_on("changes of the firewall cannot be watched"):
                 async with aclosing(self._firewall.watch()) as changes:  # type: ignore[type-var]  # it is a generator
                     async for change in changes:
+                        pause = RETRY_AFTER
                         await self._take(change)
-            except (StanchError, OSError) as error:
-                log.warning("changes of the firewall cannot be watched", error=str(error))
-            await asyncio.sleep(LOOK_EVERY.total_seconds())
+            await asyncio.sleep(pause.total_seconds())
+            pause = min(2 * pause, LOOK_EVERY)
 
     async def _take(self, change: Change) -> None:
         if isinstance(change, Addresses):
@@ -174,7 +204,8 @@ class Keeper:
         if not self._anything_in_force():
             return
         # Nothing is asked first: what was flushed is open until it is back.
-        await self._put_back(change if isinstance(change, Foreign) else None)
+        foreign = change if isinstance(change, Foreign) else None
+        await self._put_back(foreign, was_open=foreign is not None)
 
     async def _look_now_and_then(self) -> None:
         while True:
@@ -188,10 +219,9 @@ class Keeper:
                 async with asyncio.timeout(RESOLVE_EVERY.total_seconds()):
                     await self.moved.wait()
             self.moved.clear()
-            try:
+            with _going_on("what the exclusions mean cannot be found out"):
                 await self.follow()
-            except StanchError as error:
-                log.warning("what the exclusions mean cannot be found out", error=str(error))
+            await asyncio.sleep(FOLLOW_PAUSE.total_seconds())
 
     # --- repair ---
 
@@ -199,17 +229,16 @@ class Keeper:
         """Compare, and put back what is missing; at the start of the agent, take over what the kernel has."""
         effect = self._in_force()
         self._note()
-        try:
+        with _going_on("the firewall cannot be looked at"):
             self._kernel = await self._firewall.isolation()
             missing = effect is not None and not self._is_whole(self._kernel, effect)
             if missing or (at_start and self._anything_in_force()) or not await self._blocks_are_whole():
                 # After a restart of the machine nobody has tampered: its tables are gone by themselves.
-                blamed = missing and not (at_start and self._effects.outlived_boot(EFFECT))
-                await self._put_back(Foreign(what=_what(self._kernel), pid=0, name="", who="") if blamed else None)
-        except StanchError as error:
-            log.warning("the firewall cannot be looked at", error=str(error))
+                blamed = missing and not self._short and not (at_start and self._effects.outlived_boot(EFFECT))
+                gone = Foreign(what=_what(self._kernel), pid=0, name="", who="") if blamed else None
+                await self._put_back(gone, was_open=missing)
 
-    async def _put_back(self, foreign: Foreign | None) -> None:
+    async def _put_back(self, foreign: Foreign | None, *, was_open: bool) -> None:
         """Put what is written down into the kernel, under the lock; tell of it if somebody else was the reason."""
         async with self._turn:
             if not self._anything_in_force():
@@ -217,27 +246,68 @@ class Keeper:
             try:
                 await self._apply()
                 repaired = True
-            except (StanchError, KeyError):
+            except Exception:
                 repaired = False
                 log.exception("what is written down cannot be put into the kernel")
+            if was_open and repaired:
+                # Under the lock: what a release has let pass again must not be cut.
+                with _going_on("connections that came about meanwhile cannot be cut"):
+                    await self._cut()
         if foreign is not None:
             await self._tell(foreign, repaired=repaired)
 
-    async def _apply(self) -> None:
+    async def _cut(self) -> None:
+        """Destroy what came about while it was open: an idle connection must not outlive the isolation."""
         effect = self._in_force()
         if effect is not None:
-            await self._isolate(rules_of(effect.private["rules"]))
-        if self._blocks():
-            await self._block()
+            rules = self._rules_of(effect)
+            for _ in range(_CUTS):
+                if not await self._firewall.destroy_sockets(rules):
+                    break
+        for block in self._blocks():
+            await self._firewall.destroy_blocked(block)
+
+    async def _apply(self) -> None:
+        effect = self._in_force()
+        try:
+            if effect is not None:
+                await self._isolate_by(effect)
+        finally:  # one that cannot be put back must not keep the other from it
+            if self._blocks():
+                await self._block()
+
+    async def _isolate_by(self, effect: Effect) -> None:
+        rules = self._rules_of(effect)
+        try:
+            await self._isolate(rules)
+        except Invalid as error:  # they will never fit: cut off is the safe side
+            log.warning("the exclusions cannot be put in force", error=str(error))
+            await self._isolate(replace(rules, allow=()))
+            self._short = True
+
+    def _rules_of(self, effect: Effect) -> IsolationRules:
+        """What is written down; of another version of the agent it may say nothing: then the server alone, at first."""
+        written = effect.private.get("rules", {})
+        if self._read is not None and self._read[0] == written:  # to read a thousand takes longer than to close a gap
+            return self._read[1]
+        try:
+            self._read = (written, rules_of(written))
+            return self._read[1]
+        except Invalid as error:
+            log.warning("the isolation's rules cannot be read", error=str(error))
+            self.moved.set()
+            return IsolationRules(servers=self._server.peers(), proxies=self._server.proxies())
 
     async def _isolate(self, rules: IsolationRules) -> None:
         """Put them in force; without its units, if one of them has ended meanwhile."""
         lasts = self._effects.remaining(EFFECT)
         try:
             await self._firewall.isolate(rules, lift_after=lasts)
+            self._short = False
         except TargetGone:
             fixed = replace(rules, allow=tuple(one for one in rules.allow if one.cgroup is None))
             await self._firewall.isolate(fixed, lift_after=lasts)
+            self._short = True
             self.moved.set()
 
     async def _block(self) -> None:
@@ -249,19 +319,35 @@ class Keeper:
         if effect is None:
             self._not_open = ()
             return
-        allow = [Exclusion.parse(one) for one in effect.detail.get("allow", ())]
-        profiles = [Profile(one) for one in effect.detail.get("profiles", ())]
-        rules, self._not_open = await rules_for(self._names, self._server, allow, profiles)
+        allow, profiles, lost = readable_order(effect.detail)
+        before = _openings(effect)
+        rules, not_open = await rules_for(self._names, self._server, allow, profiles or (), open_before=before)
+        self._not_open = (*lost, *not_open)
         async with self._turn:
             held = self._in_force()
-            if held is None or held.task != effect.task or rules_json(rules) == held.private.get("rules"):
+            if held is None or held.task != effect.task:
                 return
-            await self._effects.amend(EFFECT, private={"rules": rules_json(rules)})
-            await self._isolate(rules)
+            if rules_json(rules) == held.private.get("rules") and not self._short:
+                return
+            await self._replace(rules, held)
             await self._firewall.destroy_sockets(rules)
             if self._blocks():
                 await self._block()
         log.info("isolation-follows", servers=len(rules.servers), openings=len(rules.allow))
+
+    async def _replace(self, rules: IsolationRules, held: Effect) -> None:
+        """On the disk, then in the kernel. What that refuses does not stay written: it could never be put back."""
+        plain = rules_json(rules)
+        await self._effects.amend(EFFECT, private={"rules": plain})
+        try:
+            await self._isolate(rules)
+        except BaseException as error:
+            self._not_open = (f"What names mean now is not in force: {error}"[:1000], *self._not_open)
+            now = self._effects.current(EFFECT)
+            if now is not None and now.private.get("rules") == plain:
+                earlier = held.private.get("rules", {})
+                await asyncio.shield(self._effects.amend(EFFECT, private={"rules": earlier}))
+            raise
 
     def _note(self) -> None:
         """Leave the mark by which boot knows that it must fail closed, should the journal be lost."""
@@ -320,6 +406,24 @@ class Keeper:
             await self._spool.put(self._spool.notice("isolation-tampered", detail))
         except StanchError as error:
             log.warning("tampering could not be told", error=str(error))
+
+
+@contextmanager
+def _going_on(failed: str) -> Iterator[None]:
+    """Whatever happens in it, the keeper goes on, and the agent with it; the next look may do better."""
+    try:
+        yield
+    except (StanchError, OSError) as error:
+        log.warning(failed, error=str(error))
+    except Exception:
+        log.exception(failed)
+
+
+def _openings(effect: Effect) -> tuple[Opening, ...]:
+    try:
+        return rules_of(effect.private.get("rules", {})).allow
+    except Invalid:
+        return ()
 
 
 def _what(kernel: KernelIsolation) -> str:

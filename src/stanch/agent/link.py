@@ -182,6 +182,11 @@ class Link:
                 log.warning("link-refused", error=str(error), hint="Was this endpoint revoked, or enrolled elsewhere?")
             except StanchError as error:
                 self._down(str(self.explain(error)))
+            except Exception as error:
+                # Something on this machine that we did not think of, such as a hello that cannot be put together. It
+                # must not end the agent, which keeps an isolation in force and lifts it in time.
+                self._down(f"{type(error).__name__}: {error}"[:500])
+                log.exception("link-failed-unexpectedly")
             if self._tls is not tls:
                 continue  # not trouble, but a new certificate
             await self._pause(max(self._backoff.next(), least * (0.5 + self._jitter())))

@@ -4,8 +4,9 @@ Whoever stands in front of a machine that is cut off must not need a server, or 
 """
 
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from stanch.agent.journal import Journal
 from stanch.agent.release_code import Attempts, ReleaseDoor
 from stanch.agent.settings import Settings
 from stanch.agent.spool import Spool
+from stanch.core.errors import Unavailable
 from stanch.core.isolation import IsolationStatus, status
 from stanch.core.network import KernelIsolation
 
@@ -49,13 +51,34 @@ async def isolation_status(state: Path) -> Mapping[str, Any]:
 
 
 async def isolation_off(state: Path) -> Mapping[str, Any]:
-    """Lift the isolation, forget its deadline, and leave a notice that the next agent sends to the server."""
-    async with _machine(state) as here:
-        lifted = await here.firewall.lift()
-        await here.effects.drop(EFFECT)
-        detail = {"action": "release", "state": "done", "changed": lifted, "agent": "not running"}
-        await here.spool.put(here.spool.notice("local-order", detail))
-        return {"changed": lifted, **await here.shown()}
+    """Lift the isolation, forget its deadline, and leave a notice that the next agent sends to the server.
+
+    Unavailable if the disk takes nothing: then it is lifted all the same, but an agent that starts puts it back.
+    """
+    try:
+        async with _machine(state) as here:
+            lifted = await here.firewall.lift()
+            await here.effects.drop(EFFECT)
+            detail = {"action": "release", "state": "done", "changed": lifted, "agent": "not running"}
+            await here.spool.put(here.spool.notice("local-order", detail))
+            return {"changed": lifted, **await here.shown()}
+    except Unavailable as error:
+        await _lift_unwritten()
+        raise Unavailable(
+            "The isolation is lifted, but that cannot be written down: an agent that starts now puts it back",
+            got=error.got or error.message,
+            hint=f"{error.hint or 'Look at the disk.'} Then say it again, before the agent starts.",
+        ) from error
+
+
+async def _lift_unwritten() -> None:
+    """Whoever stands in front of the machine must not need its disk either."""
+    firewall = NftFirewall(Namespace.current("net"))
+    try:
+        with redirect_stdout(sys.stderr):
+            await firewall.lift()
+    finally:
+        await firewall.close()
 
 
 async def isolation_release_code(state: Path, code: str) -> Mapping[str, Any]:
@@ -89,12 +112,14 @@ async def _machine(state: Path) -> AsyncIterator[_Machine]:
     firewall, journal = NftFirewall(Namespace.current("net")), Journal(Settings(state=state).journal)
     try:
         clock = AgentClock(journal, boot_seconds, boot_id())
-        yield _Machine(
-            firewall=firewall,
-            effects=Effects(journal, clock),
-            spool=Spool(journal, clock),
-            attempts=Attempts(journal, clock),
-        )
+        # Standard output is the answer's: a line of the log would make no JSON of it.
+        with redirect_stdout(sys.stderr):
+            yield _Machine(
+                firewall=firewall,
+                effects=Effects(journal, clock),
+                spool=Spool(journal, clock),
+                attempts=Attempts(journal, clock),
+            )
     finally:
         await journal.close()
         await firewall.close()

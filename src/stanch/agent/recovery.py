@@ -13,7 +13,7 @@ import structlog
 from stanch.agent import attempt
 from stanch.agent.tasks import Known, Outcome
 from stanch.core.action import AfterCrash, AnyAction, Params, Verdict
-from stanch.core.errors import Cancelled
+from stanch.core.errors import Cancelled, Unavailable
 from stanch.core.host import Host
 from stanch.core.task import State
 
@@ -28,9 +28,13 @@ log = structlog.get_logger(__name__)
 
 async def recover(executor: "Executor") -> int:
     """Let every unfinished task go on, and return how many there are."""
-    await executor.tell_damage()
-    await executor.policy.look()
-    await executor.ledger.prune()
+    try:
+        await executor.tell_damage()
+        await executor.policy.look()
+        await executor.ledger.prune()
+    except Unavailable as error:
+        # A full disk: what is to be kept in force is kept all the same, and this is done later.
+        log.warning("the journal cannot be written at the start", error=str(error))
     unfinished = await executor.ledger.unfinished()
     for known in unfinished:
         await executor.resume(known)

@@ -6,6 +6,7 @@ killing the agent, or pulling the plug, wins nobody another try.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import structlog
@@ -16,7 +17,7 @@ from stanch.agent.clock import AgentClock
 from stanch.agent.effects import Effects
 from stanch.agent.journal import Journal
 from stanch.agent.spool import Spool
-from stanch.core.errors import Conflict, Denied, Invalid, NotFound, TooManyRequests
+from stanch.core.errors import Conflict, Denied, Invalid, NotFound, TooManyRequests, Unavailable
 from stanch.core.host import Effect
 from stanch.core.isolation import CODE_LENGTH, ReleaseCode, plain_code
 from stanch.core.model import LooseModel
@@ -144,9 +145,12 @@ class ReleaseDoor:
             if not await asyncio.to_thread(code.opens, typed):
                 await self._refuse(effect, uid)
             self._check_same(effect)
-            await self._attempts.forgive(attempt)
+            # A disk that takes nothing any more must not keep in who has the code, nor deny that it has worked.
+            with suppress(Unavailable):
+                await self._attempts.forgive(attempt)
             changed = await self._lift(f"release code of task {effect.task}")
-            await self._tell("release-code-used", effect, uid)
+            with suppress(Unavailable):
+                await self._tell("release-code-used", effect, uid)
         return {"changed": changed, "task": effect.task}
 
     def _locked(self) -> tuple[Effect, ReleaseCode]:

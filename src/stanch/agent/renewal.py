@@ -24,7 +24,7 @@ from stanch.agent.host.clock import wall_clock
 from stanch.agent.identity import Identity
 from stanch.agent.journal import Journal
 from stanch.agent.spool import Spool
-from stanch.core.errors import Expired, Invalid, StanchError, Unavailable
+from stanch.core.errors import Expired, Invalid, StanchError, Unavailable, VerificationFailed
 from stanch.core.frames import RENEW_PATH, Renewed, RenewRequest
 from stanch.disk.atomic import atomic_write
 
@@ -118,11 +118,20 @@ class Renewal:
         answer = await self._gateway.request("POST", RENEW_PATH, request.model_dump_json().encode())
         certificate = _certificate_in(answer)
         check_certificate(certificate, ca=self._identity.ca, key=key, endpoint=self._identity.endpoint)
+        until = self._check_valid(certificate)
         renewed = self._identity.renewed()
         tls = await asyncio.to_thread(_keep, renewed, self._state, private_pem(key) + certificate.encode())
-        self._identity, self._until = renewed, validity(certificate.encode())[1]
+        self._identity, self._until = renewed, until
         await self._change(tls)
-        log.info("certificate-renewed", until=self._until.isoformat())
+        log.info("certificate-renewed", until=until.isoformat())
+
+    def _check_valid(self, certificate: str) -> datetime:
+        """Until when it is valid. In place of a good one, one that is not would cut the endpoint off for good."""
+        (since, until), now = validity(certificate.encode()), self._clock.stamp()
+        if not since <= now < until:
+            got = f"valid from {since} to {until}"
+            raise VerificationFailed("The server's new certificate is not valid now", got=got, expected=f"now, {now}")
+        return until
 
     def explain(self, error: StanchError) -> StanchError:
         """Why the server does not answer: it ends every connection with a certificate whose time is over.

@@ -29,6 +29,7 @@ from stanch.disk.atomic import atomic_write
 DEFAULT_PORT = 443
 MAX_TARGETS = 256
 MAX_PROXIES = 16
+MAX_HOST = 253
 MAX_FILE_BYTES = 256 * 1024
 LOOK_UP_SECONDS = 3.0
 """An isolated endpoint may have no DNS: a reconnect must not wait long to find that out."""
@@ -105,9 +106,11 @@ def split_url(url: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port or DEFAULT_PORT
     except ValueError:
         host, port, parts = None, 0, urlsplit("")
-    if parts.scheme != "https" or not host or parts.path not in {"", "/"} or parts.query or parts.username:
+    # A zone means something on one machine only, and no firewall can do anything with it.
+    odd = not host or len(host) > MAX_HOST or "%" in host or port < 1
+    if odd or parts.scheme != "https" or parts.path not in {"", "/"} or parts.query or parts.username:
         raise Invalid("This is no gateway URL", got=url[:200], expected="https://HOST:PORT")
-    return host, port
+    return str(host), port
 
 
 class AddressBook:
@@ -122,6 +125,7 @@ class AddressBook:
         self._look_up = look_up or HostNames()
         self._proxy = proxy
         self._known = _read(path)
+        self._written = True
         if not self._known.urls:
             self._known = self._known.model_copy(update={"urls": tuple(urls)})
         self._targets = self._ways()
@@ -193,12 +197,21 @@ class AddressBook:
     def _keep(self, **changed: Any) -> None:
         now = self._known.model_copy(update=changed)
         if now != self._known:
-            atomic_write(self._path, now.model_dump_json().encode())
             before = {*self.peers(), *self.proxies()}
-            self._known = now
+            self._known, self._written = now, False
             self._targets = self._ways()
             if before != {*self.peers(), *self.proxies()}:
                 self.changed.set()
+        if not self._written:
+            self._write()
+
+    def _write(self) -> None:
+        """A full disk must cost nobody the way to the server: what is known is used, and written another time."""
+        try:
+            atomic_write(self._path, self._known.model_dump_json().encode())
+            self._written = True
+        except OSError as error:
+            log.warning("addresses-not-written", path=str(self._path), error=str(error))
 
 
 def _all_targets(known: Remembered) -> tuple[Target, ...]:

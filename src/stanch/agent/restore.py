@@ -83,7 +83,7 @@ def read_journal(path: Path, boot_id: str) -> tuple[dict[str, Held], str | None]
     Nothing is changed, repaired or moved. Raises Unavailable, sqlite3.Error, OSError or ValueError.
     """
     if not path.is_file():
-        raise Unavailable("The agent's journal is gone", got=f"no {path}")
+        raise Unavailable("The agent's journal is gone", got=f"no file {path}")
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
         db.execute("PRAGMA trusted_schema = OFF")
         version = int(db.execute("PRAGMA user_version").fetchone()[0])

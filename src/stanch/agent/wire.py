@@ -282,7 +282,10 @@ def load_identity(settings: Settings) -> Identity:
     identity.binding.check(here)
     if identity.binding != here:
         identity = identity.model_copy(update={"binding": here})
-        identity.save(settings.state)
+        try:
+            identity.save(settings.state)
+        except OSError as error:  # a full disk is no reason to leave the endpoint without its agent
+            log.warning("the identity is not bound to this boot", error=str(error))
     return identity
 
 

@@ -14,6 +14,7 @@ from stanch.cli.screen import print_json, show_blocks
 from stanch.core.detections import DETECTIONS, Severity
 
 _QUIET = "Nothing was detected. Agents tell when somebody tampers with an isolation, and more."
+_NONE_LIKE_THAT = "Nothing like that was detected. `stanch detections` lists everything."
 
 
 @click.command(
@@ -26,7 +27,9 @@ _QUIET = "Nothing was detected. Agents tell when somebody tampers with an isolat
 )
 @click.option("--endpoint", default="", metavar="ENDPOINT", shell_complete=endpoint_names, help="Only of this one.")
 @click.option("--kind", type=click.Choice(sorted(DETECTIONS)), default=None, help="Only of this kind.")
-@click.option("--severity", type=click.Choice(list(Severity)), default=None, help="Only these, and worse ones.")
+@click.option(
+    "--severity", type=click.Choice([str(one) for one in Severity]), default=None, help="Only these, and worse ones."
+)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
 @json_option
 def detections(*, endpoint: str, kind: str | None, severity: str | None, limit: int, as_json: bool) -> None:
@@ -39,7 +42,7 @@ def detections(*, endpoint: str, kind: str | None, severity: str | None, limit: 
         rows = ((one.at, one.hostname, one.severity, one.title, _brief(one.detail)) for one in found)
         show_blocks([table(("at", "endpoint", "severity", "what", "detail"), rows)])
     else:
-        show_blocks([Note(_QUIET)])
+        show_blocks([Note(_NONE_LIKE_THAT if endpoint or kind or severity else _QUIET)])
 
 
 def _brief(detail: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from stanch.cli.naming import endpoint_names, group_names
 from stanch.cli.plain import plain
 from stanch.cli.render import Note, show
 from stanch.cli.screen import print_json, show_blocks
-from stanch.core.errors import Cancelled, Invalid, StanchError
+from stanch.core.errors import Cancelled, Invalid, StanchError, Unavailable
 from stanch.core.rest import EffectivePolicy, PolicyChange, PolicyView
 from stanch.core.settings import NewSettings
 from stanch.disk.atomic import atomic_write
@@ -46,7 +46,9 @@ def show_policy(*, group: str | None, endpoint: str | None, as_json: bool) -> No
     """Show the policy of a group, or what one endpoint follows by all its groups together."""
     if (group is None) == (endpoint is None):
         raise Invalid(
-            "One policy can be shown", expected="GROUP or --endpoint ENDPOINT", hint="`stanch groups` lists groups."
+            "It is not clear whose policy to show",
+            expected="GROUP or --endpoint ENDPOINT",
+            hint="`stanch groups` lists groups.",
         )
     with connected() as client:
         found = client.policy(group) if group is not None else client.effective_policy(endpoint or "")
@@ -100,7 +102,7 @@ def _setting_names(_ctx: click.Context, _param: click.Parameter, incomplete: str
 @click.argument("group", metavar="GROUP", shell_complete=group_names)
 @click.option(
     "--set", "settings", multiple=True, metavar="SECTION.SETTING=VALUE", shell_complete=_setting_names,
-    help="Set this one; several times. Lists as in TOML; none for null.",
+    help="Set this one; several times. Lists as in TOML, or their one value; none for null.",
 )  # fmt: skip
 @click.option(
     "--unset", multiple=True, metavar="SECTION[.SETTING]", shell_complete=_setting_names,
@@ -148,18 +150,34 @@ def _wanted(present: PolicyView, settings: tuple[str, ...], unset: tuple[str, ..
 
 
 def _edited(text: str) -> _Wanted:
-    """What somebody makes of a text, asked again until it can be read; Invalid when they give up."""
-    wrong: Invalid | None = None
+    """What somebody makes of a text, asked again until it can be read; what was wrong with it when they give up."""
+    wrong: StanchError | None = None
     while True:
-        edited = click.edit(text, extension=".toml")
+        try:
+            edited = click.edit(text, extension=".toml")
+        except click.ClickException as error:
+            raise _given_up(text, _no_editor(error), touched=wrong is not None) from None
         if edited is None and wrong is not None:
-            click.echo(f"Your text is kept: {_keep(text)}", err=True)
-            raise wrong
+            raise _given_up(text, wrong, touched=True)
         text = text if edited is None else edited
         try:
             return _Wanted(policy_text.parsed(text), edited)
         except Invalid as error:
             wrong, text = error, policy_text.with_error(text, error)
+
+
+def _given_up(text: str, why: StanchError, *, touched: bool) -> StanchError:
+    if touched:
+        click.echo(f"Your text is kept: {_keep(text)}", err=True)
+    return why
+
+
+def _no_editor(error: click.ClickException) -> StanchError:
+    return Unavailable(
+        "The editor did not work",
+        got=error.format_message(),
+        hint="Name another one in $EDITOR, or use --set, --unset or --file.",
+    )
 
 
 def _save(present: PolicyView, wanted: NewSettings, *, dry_run: bool, yes: bool, quiet: bool) -> PolicyView:

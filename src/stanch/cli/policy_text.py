@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from stanch.cli.plain import plain
 from stanch.core.action import invalid_fields
-from stanch.core.errors import Invalid, TooLarge
+from stanch.core.errors import Invalid, StanchError, TooLarge
 from stanch.core.model import Model
 from stanch.core.settings import GroupSettings, NewSettings
 from stanch.core.types import describe
@@ -60,11 +60,13 @@ def explained(sections: Sections, *, title: str) -> str:
 
 
 def whole(name: str, given: Mapping[str, Any]) -> str:
-    """One section with all its settings; those that have their default as comments."""
+    """One section with all its settings; those that have their default as comments, those that then say nothing not."""
     kind = SECTIONS[name]
+    defaults = _defaults(kind)
     lines = [
-        _set_line(one.name, given[one.name]) if one.name in given else _default_line(one, kind)
+        _set_line(one.name, given[one.name]) if one.name in given else f"#{one.name} = {_value(defaults[one.name])}"
         for one in options_of(kind)
+        if one.name in given or one.nullable or defaults[one.name] is not None
     ]
     return "\n".join([f"[{name}]", *lines])
 
@@ -86,7 +88,7 @@ def difference(before: Sections, after: Sections) -> list[str]:
     return list(lines)
 
 
-def with_error(text: str, error: Invalid) -> str:
+def with_error(text: str, error: StanchError) -> str:
     """A text that was wrong, with what was wrong with it at its top, in place of what was told there before."""
     sides = [f"got {error.got}" if error.got else "", f"expected {error.expected}" if error.expected else ""]
     said = filter(None, [error.message, *sides, error.hint])
@@ -101,7 +103,7 @@ def _explained_setting(one: OptionSpec, kind: type[Model], given: Mapping[str, A
     notes = [
         about.help if about else "",
         f"One of {', '.join(one.choices)}." if one.choices else "",
-        f'"{NONE}" for null.' if one.nullable else "",
+        "[] for none of them." if one.emptied else f'"{NONE}" for null.' if one.nullable else "",
     ]
     yield from _comment(" ".join(filter(None, notes)))
     yield _set_line(one.name, given[one.name]) if one.name in given else _default_line(one, kind)
@@ -109,12 +111,17 @@ def _explained_setting(one: OptionSpec, kind: type[Model], given: Mapping[str, A
 
 def _default_line(one: OptionSpec, kind: type[Model]) -> str:
     """The default as a comment; where it says nothing, an example, so that one sees the form."""
-    default = kind.model_construct().model_dump(mode="json", warnings=False).get(one.name)
+    default = _defaults(kind).get(one.name)
     if one.multiple and not default:
         return f"#{one.name} = [{_quoted(one.example or '...')}]"
     if default is None and not one.nullable:
         return f"#{one.name} = {_quoted(one.example or '...')}"
     return f"#{one.name} = {_value(default)}"
+
+
+def _defaults(kind: type[Model]) -> dict[str, Any]:
+    plain_values: dict[str, Any] = kind.model_construct().model_dump(mode="json", warnings=False)
+    return plain_values
 
 
 def _set_line(name: str, value: Any, *, spread: int = 1) -> str:
@@ -156,7 +163,7 @@ def _comment(text: str) -> list[str]:
 def parsed(text: str | bytes) -> NewSettings:
     """The policy that a text says; Invalid names what is wrong."""
     if len(text) > MAX_BYTES:
-        raise TooLarge("The policy is too large", got=f"{len(text)} bytes", expected=f"at most {MAX_BYTES}")
+        raise TooLarge("The policy is too large", expected=f"at most {MAX_BYTES} bytes")
     try:
         raw = tomllib.loads(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError) as error:
@@ -178,8 +185,10 @@ def validated(raw: Mapping[str, Any]) -> NewSettings:
 def _with_nulls(section: str, given: Any) -> Any:
     if section not in SECTIONS or not isinstance(given, Mapping):
         return given
-    nullable = {one.name for one in options_of(SECTIONS[section]) if one.nullable}
-    return {name: None if name in nullable and value == NONE else value for name, value in given.items()}
+    nulls: dict[str, Any] = {
+        one.name: [] if one.emptied else None for one in options_of(SECTIONS[section]) if one.nullable
+    }
+    return {name: nulls[name] if name in nulls and value == NONE else value for name, value in given.items()}
 
 
 # --- changing single settings ----------------------------------------------------------------------------------------
@@ -199,7 +208,8 @@ def changed(before: Sections, settings: Sequence[str], unset: Sequence[str]) -> 
         if not equals:
             raise Invalid("A setting has no value", got=one[:100], expected="SECTION.SETTING=VALUE")
         section, setting = _place(place)
-        after.setdefault(section, {})[setting] = _typed(value.strip())
+        option = next(one for one in options_of(SECTIONS[section]) if one.name == setting)
+        after.setdefault(section, {})[setting] = _typed(value.strip(), option)
     return validated(after)
 
 
@@ -218,8 +228,18 @@ def known_settings() -> list[str]:
     return [f"{name}.{one.name}" for name, kind in SECTIONS.items() for one in options_of(kind)]
 
 
-def _typed(text: str) -> Any:
-    """A list, a switch or a quoted text as TOML has them; anything else as it was typed."""
+def _typed(text: str, option: OptionSpec) -> Any:
+    """A list, a switch or a quoted text as TOML has them; anything else as it was typed. One value is a list of one."""
+    value = _of_toml(text)
+    if not option.multiple or isinstance(value, list) or (option.nullable and value == NONE):
+        return value
+    if text.startswith("["):
+        example = f'["{option.example or (option.choices or ("...",))[0]}"]'
+        raise Invalid(f"This is no list for {option.name}", got=text[:100], expected=f"texts in quotes: {example}")
+    return [value]
+
+
+def _of_toml(text: str) -> Any:
     try:
         found = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

@@ -236,14 +236,16 @@ def _json_object(raw: object) -> Mapping[str, Any]:
 def invalid_fields(message: str, error: ValidationError) -> Invalid:
     """A pydantic error as ours: the first wrong fields, each with what was got and expected."""
     wrong = error.errors(include_url=False, include_context=False)[:5]
-    lines = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'body'}: {_message(one['msg'])}" for one in wrong)
-    got = ", ".join(f"{'.'.join(map(str, one['loc']))}={_brief(one['input'])}" for one in wrong)
+    places = [".".join(map(str, one["loc"])) for one in wrong]
+    lines = "; ".join(f"{at}{at and ': '}{expectation(one['msg'])}" for at, one in zip(places, wrong, strict=True))
+    got = ", ".join(f"{at}{at and '='}{_brief(one['input'])}" for at, one in zip(places, wrong, strict=True))
     return Invalid(message, got=got, expected=lines)
 
 
-def _message(text: str) -> str:
-    """What was expected; what was got is told beside it."""
-    return _GOT.sub("", text.removeprefix("Value error, "))
+def expectation(text: str) -> str:
+    """What was expected, of pydantic's message; what was got is told beside it. Lists are called lists."""
+    text = _GOT.sub("", text.removeprefix("Value error, ")).removeprefix("expected ")
+    return text.replace("a valid tuple", "a list").replace("Tuple should", "List should")
 
 
 def _brief(value: object) -> str:

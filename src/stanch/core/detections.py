@@ -40,7 +40,7 @@ DETECTIONS: Mapping[str, DetectionKind] = {
     "policy-changed": DetectionKind("The local policy of the endpoint was changed", Severity.MEDIUM),
     "envelope-refused": DetectionKind("The endpoint was sent something that it must not obey", Severity.MEDIUM),
     "journal-damaged": DetectionKind("The journal of the agent was damaged and started anew", Severity.MEDIUM),
-    "local-order": DetectionKind("Root gave an order at the endpoint itself", Severity.LOW),
+    "local-order": DetectionKind("An order was given at the endpoint itself", Severity.LOW),
     "clock-changed": DetectionKind("The agent's clock was set back", Severity.LOW),
     "effect-lift-failed": DetectionKind("Something could not be lifted at its deadline", Severity.MEDIUM),
     "certificate-renewal-failed": DetectionKind("The certificate of the agent grows old", Severity.LOW),

@@ -19,7 +19,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from typing import Any, ClassVar, Self
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from stanch.core.types import AnyNetwork, TypeInfo, parse_network
@@ -89,9 +89,16 @@ class Profile(StrEnum):
     """The package sources that the endpoint is configured for."""
 
 
+CLOSED = ConfigDict(extra="forbid")
+"""Of what is read from a journal: a word that this version does not know may narrow what is open, and must not be lost.
+"""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Ports:
     """A range of ports, both ends included."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
 
     first: int
     last: int
@@ -293,6 +300,8 @@ EVERYWHERE: tuple[AnyNetwork, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"
 class Opening:
     """An exclusion as the kernel is told it: no names left."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
+
     network: AnyNetwork
     transport: Transport = Transport.ANY
     direction: Direction = Direction.BOTH
@@ -328,6 +337,17 @@ def openings(
         )
         for network in networks
     ]
+
+
+def may_come_from(exclusion: Exclusion, opening: Opening) -> bool:
+    """May an opening be what this exclusion meant once, whatever its name, user or unit meant then?"""
+    fixed = fixed_networks(exclusion)
+    return (
+        (opening.network in fixed if fixed is not None else opening.network.prefixlen == opening.network.max_prefixlen)
+        and (opening.transport, opening.direction) == (exclusion.transport, exclusion.direction)
+        and (opening.remote, opening.local) == (exclusion.remote, exclusion.local)
+        and (opening.uid is None, opening.cgroup is None) == (exclusion.user is None, exclusion.unit is None)
+    )
 
 
 def fixed_networks(exclusion: Exclusion) -> tuple[AnyNetwork, ...] | None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
-from stanch.core.model import Model
+from stanch.core.model import LooseModel, Model
 from stanch.core.network import Firewall, Names, Peer
 from stanch.core.settings import GroupSettings
 from stanch.core.types import (
@@ -215,7 +215,7 @@ class Journal(Protocol):
         ...
 
 
-class Effect(Model):
+class Effect(LooseModel):
     """Something lasting that is in force on the endpoint, with the way to lift it."""
 
     name: Annotated[str, Field(max_length=64)]

@@ -5,17 +5,20 @@
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from stanch.core.errors import Invalid
+from stanch.core.exclusion import MAX_TEXT, Exclusion, Profile
 from stanch.core.host import Effect
 from stanch.core.model import LooseModel, Model
 from stanch.core.network import IsolationRules, IsolationState, KernelIsolation
 from stanch.core.types import Instant, Text
+
+T = TypeVar("T")
 
 MAX_LINES = 100
 MAX_TOLD = 1000
@@ -154,6 +157,29 @@ def _lines(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(one[:4000] for one in lines[:MAX_LINES])
 
 
+def readable_order(
+    detail: Mapping[str, Any],
+) -> tuple[tuple[Exclusion, ...], tuple[Profile, ...] | None, tuple[str, ...]]:
+    """What was ordered to stay open: exclusions, profiles (None if nothing is said), and what cannot be read.
+
+    A journal may be of another version of the agent, which knew other words.
+    """
+    allow, lost = _each_readable(detail.get("allow", ()), Exclusion.parse)
+    profiles, unknown = _each_readable(detail.get("profiles", ()), Profile)
+    lines = tuple(f"{one} opens nothing: this agent does not know what it means" for one in (*lost, *unknown))
+    return allow, profiles if "profiles" in detail else None, lines
+
+
+def _each_readable(words: object, read: Callable[[Any], T]) -> tuple[tuple[T, ...], list[str]]:
+    found, lost = [], []
+    for one in words if isinstance(words, list | tuple) else ():
+        try:
+            found.append(read(one))
+        except ValueError:
+            lost.append(str(one)[:MAX_TEXT])
+    return tuple(found), lost
+
+
 # --- the rules on the disk -------------------------------------------------------------------------------------------
 
 _RULES = TypeAdapter(IsolationRules)
@@ -181,7 +207,7 @@ CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 CODE_LENGTH = 16
 """Characters of 5 bits: 80 bits, more than anybody can try."""
 
-ITERATIONS = 10_000
+ITERATIONS = 1_000
 MAX_ITERATIONS = 1_000_000
 
 _LOOKALIKES = str.maketrans("OILU", "011V")

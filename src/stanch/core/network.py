@@ -3,13 +3,15 @@
 A part of `core.host`, which says what these protocols are for.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from stanch.core.exclusion import Exclusion, Opening, Profile
+from pydantic import ConfigDict
+
+from stanch.core.exclusion import CLOSED, Exclusion, Opening, Profile
 from stanch.core.model import Model
 from stanch.core.types import Address, AnyAddress, AnyNetwork, Port
 
@@ -27,6 +29,8 @@ class Peer(Model):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IsolationRules:
     """What an isolated endpoint may still talk to, in numbers. Loopback and IPv6 neighbour discovery always stay."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
 
     servers: tuple[Peer, ...]
     """Our server: open to every program."""
@@ -170,6 +174,9 @@ class Resolved:
 
     not_open: tuple[str, ...] = ()
     """What opens nothing now, and why, one line each."""
+
+    unknown: Mapping[Exclusion, str] = field(default_factory=dict)
+    """Those of which nobody tells now what they mean, each with its line: they may have meant something once."""
 
 
 class Names(Protocol):

@@ -45,7 +45,8 @@ class IsolationSettings(Model):
     """What to tell them instead of the standard text."""
 
     unconfirmed: Unconfirmed = Unconfirmed.ROLL_BACK
-    """What to do if the server cannot be reached under the isolation, however it was ordered."""
+    """What to do if the server cannot be reached under an isolation that it ordered by hand. One by a rule, or by root
+    at the endpoint, stays."""
 
     @model_validator(mode="after")
     def _leaves_something_shut(self) -> Self:

@@ -127,14 +127,30 @@ def _said(output: bytes) -> str:
     return output.decode(errors="replace").strip()[:500]
 
 
-def output_of(*argv: str, lines: str = "") -> str:
-    """What a short command prints, given `lines` on its input; Unavailable with its own words if it fails."""
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a short command ended."""
+
+    code: int
+    printed: str
+    complained: str
+    """In brief."""
+
+
+def ran(*argv: str, lines: str = "") -> Ran:
+    """Run a short command, given `lines` on its input."""
     done = subprocess.run(
         argv, input=lines.encode(), env=dict(ENVIRONMENT), capture_output=True, timeout=IP_SECONDS, check=False
     )
-    if done.returncode != 0:
-        raise Unavailable(f"{' '.join(argv[:5])} failed", got=_said(done.stderr))
-    return done.stdout.decode(errors="replace")
+    return Ran(done.returncode, done.stdout.decode(errors="replace"), _said(done.stderr))
+
+
+def output_of(*argv: str, lines: str = "") -> str:
+    """What a short command prints, given `lines` on its input; Unavailable with its own words if it fails."""
+    done = ran(*argv, lines=lines)
+    if done.code != 0:
+        raise Unavailable(f"{' '.join(argv[:5])} failed", got=done.complained)
+    return done.printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +184,27 @@ class Endpoint:
         """Does the endpoint's own process table have this pid?"""
         return self.path(f"/proc/{pid}/stat").exists()
 
+    def running(self, module: str) -> tuple[int, ...]:
+        """The endpoint's own pids of this Python module, from its process table."""
+        entries = (one for one in self.path("/proc").iterdir() if one.name.isdecimal())
+        return tuple(int(one.name) for one in entries if module.encode() in _words_of(one))
+
+    def run(self, *argv: str) -> Ran:
+        """Run a short command there, as root."""
+        return ran(*self.enter, *argv)
+
     def connections(self, *peers: str) -> tuple[str, ...]:
         """The established TCP connections to these addresses, as the endpoint's kernel lists them."""
         wanted = [word for peer in peers for word in ("or", "dst", f"[{peer}]" if ":" in peer else peer)][1:]
         listed = output_of(*self.enter, "ss", "-Htn", "state", "established", "(", *wanted, ")")
         return tuple(" ".join(line.split()) for line in listed.splitlines())
+
+
+def _words_of(process: Path) -> list[bytes]:
+    """Its command line; none if it has ended."""
+    with suppress(OSError):
+        return (process / "cmdline").read_bytes().split(b"\0")
+    return []
 
 
 class Lab:

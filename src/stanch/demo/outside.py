@@ -17,13 +17,13 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from stanch.demo.attack import BEACON_PORT, IDLE_PORT
 from stanch.demo.client import SHOP_PORT
-from stanch.demo.wire import classify
+from stanch.demo.wire import Known, classify
 
 MAX_LINE = 256
 MAX_STREAMS = 64
@@ -31,6 +31,9 @@ MAX_ARRIVALS = 200_000
 MAX_STRAYS = 20
 MAX_IDLE = 16
 ETH_P_ALL = 0x0003
+TCP_RTO_MAX_MS = 44
+RETRY_MS = 4000
+"""What an isolated endpoint does not acknowledge is sent again at least this often, so that its end is seen soon."""
 
 
 @dataclass(slots=True)
@@ -121,10 +124,10 @@ class Idle:
 class Outside:
     """Everything that listens."""
 
-    def __init__(self, *, servers: frozenset[str]) -> None:
+    def __init__(self, known: Known) -> None:
         self.arrivals = Arrivals()
         self.idles: list[Idle] = []
-        self._servers = servers
+        self._known = known
 
     async def serve(self, chosen: argparse.Namespace) -> None:
         """Listen everywhere, say `ready`, and answer questions until cancelled."""
@@ -175,7 +178,7 @@ class Outside:
     def _frame(self, raw: socket.socket) -> None:
         frame, source = raw.recvfrom(2048)
         if source[2] != socket.PACKET_OUTGOING:
-            name, about = classify(frame, self._servers)
+            name, about = classify(frame, self._known)
             self.arrivals.note(name, 0, time.monotonic())
             if name == "other":
                 self.arrivals.strays.append(about)
@@ -184,6 +187,8 @@ class Outside:
         loop = asyncio.get_running_loop()
         while True:
             connection, peer = await loop.sock_accept(listening)
+            with suppress(OSError):  # Linux 6.15 and later; others send it again ever more rarely
+                connection.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, RETRY_MS)
             idle = Idle(f"{peer[0]} {peer[1]}", 6 if ":" in peer[0] else 4, connection)
             self.idles = [*self.idles[-MAX_IDLE + 1 :], idle]
             group.create_task(_hold(idle))
@@ -256,7 +261,8 @@ def main() -> None:
     parser.add_argument("--wire", default="", help="device to observe")
     parser.add_argument("--control", required=True, help="unix socket for questions")
     chosen = parser.parse_args()
-    asyncio.run(Outside(servers=frozenset(chosen.server)).serve(chosen))
+    known = Known(servers=frozenset(chosen.server), shops=frozenset(chosen.shop))
+    asyncio.run(Outside(known).serve(chosen))
 
 
 if __name__ == "__main__":

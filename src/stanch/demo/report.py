@@ -1,7 +1,9 @@
 """The demo's steps as people and programs see them: one line each, as soon as it is known."""
 
 import json
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +11,13 @@ from typing import IO
 
 from stanch.core.errors import StanchError
 
-WIDTH = 26
+WIDTH = 21
+"""Of the longest name of a step."""
+
+SCREEN = 120
+"""Columns where nobody says how many there are."""
+
+LEAST_EVIDENCE = 40
 
 
 class NotSeen(StanchError):
@@ -31,9 +39,12 @@ class Step:
         """One JSON object."""
         return json.dumps({"step": self.step, "ok": self.ok, "ms": self.ms, "evidence": self.evidence})
 
-    def for_people(self) -> str:
-        """One line."""
-        return f"{'✓' if self.ok else '✗'} {self.step:<{WIDTH}} {self.ms:>6} ms  {self.evidence}"
+    def for_people(self, columns: int) -> str:
+        """One line; evidence that needs more goes on below itself."""
+        head = f"{'✓' if self.ok else '✗'} {self.step:<{WIDTH}} {self.ms:>6} ms  "
+        room = max(LEAST_EVIDENCE, columns - len(head))
+        lines = textwrap.wrap(self.evidence, room, break_long_words=False, break_on_hyphens=False)
+        return head + f"\n{' ' * len(head)}".join(lines)
 
 
 def expect(held: bool, message: str, *, got: object, expected: object = None) -> None:  # noqa: FBT001 - like assert
@@ -66,7 +77,7 @@ class Report:
     def tell(self, step: Step) -> None:
         """Print a step."""
         self.steps.append(step)
-        self.out.write((step.for_programs() if self.as_json else step.for_people()) + "\n")
+        self.out.write((step.for_programs() if self.as_json else step.for_people(_columns())) + "\n")
         self.out.flush()
 
     def kept(self, lines: Sequence[str]) -> None:
@@ -86,3 +97,7 @@ class Report:
     def all_held(self) -> bool:
         """Was there a step, and did each hold?"""
         return bool(self.steps) and all(step.ok for step in self.steps)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size((SCREEN, 24)).columns

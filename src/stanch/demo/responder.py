@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from stanch.core.errors import ErrorBody, StanchError, Unavailable
 from stanch.core.rest import OrderView, TaskView
 from stanch.core.task import State
 from stanch.demo.program import ENVIRONMENT, guarded
+from stanch.demo.report import NotSeen
 
 STANCH = (sys.executable, "-m", "stanch.cli.main")
 COMMAND_SECONDS = 120.0
@@ -31,11 +32,14 @@ class Responder:
     """What to put before a command to be where the server can be reached."""
     home: Path
     """Home of the session."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where an agent keeps its things, by variable, if it is not where it usually does."""
 
     @property
     def environment(self) -> Mapping[str, str]:
         """What the commands see."""
-        return {**ENVIRONMENT, "HOME": str(self.home), "STANCH_SESSION": str(self.home / "session.json")}
+        own = {"HOME": str(self.home), "STANCH_SESSION": str(self.home / "session.json")}
+        return {**ENVIRONMENT, **own, **self.places}
 
     def stanch(self, *arguments: str, say: str = "") -> Any:
         """Run `stanch ARGUMENTS --json`; the one document that it printed. Raises the error that it reports."""
@@ -79,6 +83,15 @@ class Responder:
     def listed(self, kind: type[M], *arguments: str) -> list[M]:
         """Typed things that a command lists."""
         return [kind.model_validate_json(json.dumps(one)) for one in self.stanch(*arguments)]
+
+
+def refusal(kind: type[StanchError], do: Callable[[], object]) -> StanchError:
+    """The error with which something is refused; NotSeen if it is not, any other error as it is."""
+    try:
+        answer = do()
+    except kind as error:
+        return error
+    raise NotSeen("It was not refused", got=answer, expected=kind.code)
 
 
 def _read(output: bytes) -> Any:

@@ -10,14 +10,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from stanch.core.errors import StanchError
+from stanch.core.errors import StanchError, Unavailable
 from stanch.core.rest import TokenCreated
+from stanch.demo.account import lowered
+from stanch.demo.attack import USER_ID
 from stanch.demo.lab import C2_V4, C2_V6, SERVER_V4, SERVER_V6, SHOP_V4, SHOP_V6, WIRE, Endpoint, Lab, Place, output_of
-from stanch.demo.program import Program
+from stanch.demo.program import Program, wait_until
 from stanch.demo.questions import OutsideWorld
 from stanch.demo.responder import STANCH, Responder
 
 API_PORT, GATEWAY_PORT = 8443, 8444
+AGENT_MODULES = ("stanch.agent.supervisor", "stanch.agent.main")
 STOLEN = "/home/alice/Downloads/invoice.bin"
 START_SECONDS = 30.0
 AGENT_PLACES: Mapping[str, str] = {
@@ -27,7 +30,15 @@ AGENT_PLACES: Mapping[str, str] = {
 }
 """On file systems of the endpoint's own; /etc is the machine's."""
 
-_DIAL = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10).close()"
+_DIAL = """\
+import socket, sys
+for address in sys.argv[2:]:
+    try:
+        socket.create_connection((address, int(sys.argv[1])), timeout=5).close()
+    except OSError:
+        continue
+    print(address)
+"""
 
 
 def each(option: str, *values: str) -> tuple[str, ...]:
@@ -159,9 +170,19 @@ class Stage:
         """What packet filter rules the endpoint's kernel has, by its own tool; empty for none."""
         return output_of(*self.lab.endpoint.enter, "nft", "list", "ruleset").strip()
 
-    def dial_server(self, address: str) -> None:
-        """Open a connection from the endpoint to the server's port for agents; Unavailable if that cannot be done."""
-        output_of(*self.lab.endpoint.enter, sys.executable, "-c", _DIAL, address, str(GATEWAY_PORT))
+    def reached(self, port: int, *addresses: str) -> tuple[str, ...]:
+        """Those of the addresses to which the endpoint can open a TCP connection."""
+        done = output_of(*self.lab.endpoint.enter, sys.executable, "-c", _DIAL, str(port), *addresses)
+        return tuple(done.split())
+
+    def kill_server(self) -> None:
+        """End the server at once; it finds the same data when it is started again."""
+        self._programs["server"].kill()
+
+    @property
+    def server_runs(self) -> bool:
+        """Is there a server?"""
+        return self._programs["server"].process.poll() is None
 
     def enrol(self, token: TokenCreated) -> str:
         """`stanch agent enroll` on the endpoint; what it said."""
@@ -176,6 +197,28 @@ class Stage:
         self._programs["agent"] = self.lab.start(
             self.lab.endpoint, (*STANCH, "agent", "run"), log="agent.log", env=AGENT_PLACES
         )
+
+    @property
+    def links(self) -> int:
+        """How often an agent has said that it reached its server: when to look, and no evidence of anything."""
+        agent = self._programs.get("agent")
+        return 0 if agent is None else agent.said().count('"event": "link-up"')
+
+    def kill_agent(self) -> tuple[int, ...]:
+        """End the supervisor and the agent by SIGKILL, from another process there; their pids on the endpoint."""
+        endpoint = self.lab.endpoint
+        pids = tuple(pid for module in AGENT_MODULES for pid in endpoint.running(module))
+        # The supervisor first: it cannot start another agent.
+        done = endpoint.run("sh", "-c", 'for pid; do kill -9 "$pid" || :; done', "sh", *map(str, pids))
+        gone = wait_until(lambda: not any(map(endpoint.alive, pids)), within=START_SECONDS)
+        if not (pids and gone):
+            raise Unavailable("The agent cannot be killed", got=f"pids {pids}: {done.complained}")
+        return pids
+
+    def user(self) -> Responder:
+        """Somebody at the endpoint, without root's rights."""
+        enter = (*self.lab.endpoint.enter, *lowered(USER_ID))
+        return Responder(enter, Path("/home"), places=AGENT_PLACES)
 
     def _module(self, name: str, place: Place | Endpoint, *arguments: str) -> Program:
         argv = (sys.executable, "-m", f"stanch.demo.{name}", *arguments)

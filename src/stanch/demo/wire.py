@@ -5,10 +5,11 @@ import struct
 from dataclasses import dataclass
 
 from stanch.demo.attack import ETH_IPV4, ETH_IPV6, PING_MAGIC
+from stanch.demo.client import SHOP_PORT
 
 ETH_ARP = 0x0806
 ETHERNET, IPV4, IPV6 = 14, 20, 40
-ICMPV6, UDP = 58, 17
+ICMPV6, TCP, UDP = 58, 6, 17
 NEIGHBOUR_TYPES = frozenset({133, 134, 135, 136, 137, 143})
 """Neighbour discovery, and the multicast reports without which switches do not forward it."""
 
@@ -31,6 +32,12 @@ class Packet:
         return frozenset(struct.unpack("!HH", self.payload[:4])) if whole else frozenset()
 
     @property
+    def target_port(self) -> int:
+        """Where a TCP packet goes; 0 if it is none."""
+        whole = self.protocol == TCP and len(self.payload) >= 4  # noqa: PLR2004 - two ports of two bytes
+        return int.from_bytes(self.payload[2:4], "big") if whole else 0
+
+    @property
     def neighbour(self) -> bool:
         """IPv6 neighbour discovery?"""
         return self.protocol == ICMPV6 and self.payload[:1] != b"" and self.payload[0] in NEIGHBOUR_TYPES
@@ -51,7 +58,18 @@ def read_packet(kind: int, data: bytes) -> Packet | None:
     return None
 
 
-def classify(frame: bytes, servers: frozenset[str]) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Addresses by which the observer tells frames apart."""
+
+    servers: frozenset[str] = frozenset()
+    """Of the Stanch server."""
+
+    shops: frozenset[str] = frozenset()
+    """Of the harmless shop."""
+
+
+def classify(frame: bytes, known: Known) -> tuple[str, str]:
     """A stream's name and a line about the frame. What an isolated endpoint may send is `link` or `server`."""
     if len(frame) < ETHERNET:
         return "other", f"{len(frame)} bytes"
@@ -61,6 +79,12 @@ def classify(frame: bytes, servers: frozenset[str]) -> tuple[str, str]:
         return ("link", "ARP") if kind == ETH_ARP else ("other", f"ethertype {kind:#06x}")
     if PING_MAGIC in packet.payload:
         return "ping6" if kind == ETH_IPV6 else "ping4", str(packet)
+    return _stream(packet, known), str(packet)
+
+
+def _stream(packet: Packet, known: Known) -> str:
     if packet.neighbour or packet.ports & DHCP_PORTS:
-        return "link", str(packet)
-    return "server" if packet.target in servers else "other", str(packet)
+        return "link"
+    if packet.target in known.shops and packet.target_port == SHOP_PORT:
+        return "shop"
+    return "server" if packet.target in known.servers else "other"

@@ -20,7 +20,7 @@ from stanch.core.envelope import AddressesBody
 from stanch.core.errors import Invalid
 from stanch.core.model import LooseModel
 from stanch.core.network import Peer
-from stanch.core.policy import Permission, Principal
+from stanch.core.policy import Permission, Principal, reach
 from stanch.core.rest import MAX_ANNOUNCED, ServerAddresses, ServerAddressesView
 from stanch.core.types import Text
 from stanch.disk.atomic import atomic_write
@@ -54,13 +54,23 @@ def parse_url(url: str) -> Host:
     """Host and port of `https://HOST:PORT`; Invalid if it is anything else."""
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or HTTPS_PORT
+        host, port = parts.hostname or "", HTTPS_PORT if parts.port is None else parts.port
     except ValueError:
         parts, host, port = urlsplit(""), "", 0
-    if parts.scheme != "https" or not host or parts.path not in {"", "/"} or parts.query or "@" in parts.netloc:
+    more = parts.path.removeprefix("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme != "https" or not host or not port or more or _reaches_nobody(host):
         raise Invalid("This is no address for agents", got=url[:200], expected="https://HOST:PORT")
     check_name(host)
     return host, port
+
+
+def _reaches_nobody(host: str) -> bool:
+    """An address that means no machine, several, or another one on each."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return "%" in host or address.is_unspecified or address.is_multicast or address.is_link_local
 
 
 class OwnAddresses:
@@ -85,6 +95,7 @@ class OwnAddresses:
         self._found: dict[Host, tuple[Peer, ...]] = {}
         self._told: Addresses | None = None
         self._hurry = asyncio.Event()
+        self._announcing = asyncio.Lock()
         self.current = Addresses(urls=self._urls(), peers=())
 
     @property
@@ -144,17 +155,22 @@ class OwnAddresses:
         )
 
     async def announce(self, principal: Principal, wanted: ServerAddresses) -> ServerAddressesView:
-        """Announce these, and no others, beside those of the configuration; agents are told at once."""
+        """Announce these, and no others, beside those of the configuration; agents are told at once.
+
+        Denied to those whose labels do not reach every endpoint.
+        """
         principal.require(Permission.ADMINISTER)
+        reach(principal, {"every endpoint": frozenset()})
         urls = tuple(dict.fromkeys(url_of(*parse_url(one)) for one in wanted.urls))
         most = MAX_URLS - len(self._configured)
         if len(urls) > most:
             raise Invalid("Agents cannot be told so many addresses", got=len(urls), expected=f"at most {most}")
-        detail = {"before": list(self._announced), "now": list(urls)}
-        entry = audit.Entry(at=self._now(), who=principal.name, what="addresses", subject="server", detail=detail)
-        await self._database.write(partial(audit.append, entry=entry))
-        await asyncio.to_thread(atomic_write, self._file, Announced(urls=urls).model_dump_json().encode())
-        self._announced = urls
+        async with self._announcing:  # the file must say what the last entry of the audit says
+            detail = {"before": list(self._announced), "now": list(urls)}
+            entry = audit.Entry(at=self._now(), who=principal.name, what="addresses", subject="server", detail=detail)
+            await self._database.write(partial(audit.append, entry=entry))
+            await asyncio.to_thread(atomic_write, self._file, Announced(urls=urls).model_dump_json().encode())
+            self._announced = urls
         await self.refresh()
         self._hurry.set()
         return self.view(principal)

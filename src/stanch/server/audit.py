@@ -20,6 +20,9 @@ FIRST = "0" * 64
 BATCH = 1000
 """Entries in memory while the chain is walked."""
 
+MAX_VALUE = 2000
+"""Bytes of one value in an entry's detail; of a larger one it keeps the hash."""
+
 _CHANGED = "Somebody wrote to the database besides the server: compare it with a backup."
 
 
@@ -50,6 +53,14 @@ def chained(previous: str, entry: Entry) -> str:
     fields = [previous, entry.at.isoformat(), entry.who, entry.what, entry.subject, entry.detail]
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=dict)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def brief(value: Any) -> Any:
+    """A value in plain JSON, or what recognises it if it is too large for an entry."""
+    text = json.dumps(value, sort_keys=True)
+    if len(text) <= MAX_VALUE:
+        return value
+    return {"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def verify(connection: Connection) -> AuditVerified:

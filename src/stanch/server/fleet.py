@@ -11,23 +11,21 @@ from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, selec
 
 from stanch.core.errors import Conflict, Denied, NotFound, TooManyRequests
 from stanch.core.frames import EnrolRequest, Heartbeat, Hello, Inventory, Notice
-from stanch.core.isolation import IsolationStatus
 from stanch.core.policy import Permission, Principal, reach
 from stanch.core.rest import EndpointView, LabelChange
 from stanch.server import audit
 from stanch.server.clock import Clock
+from stanch.server.detections import forget_old
 from stanch.server.groups import Group, belonging, find, selectors
 from stanch.server.ids import new_id
 from stanch.server.store.database import Database
 from stanch.server.store.tables import endpoint_labels, endpoints, notices
 from stanch.server.targets import carrying, labels_of
 from stanch.server.tokens import spend
+from stanch.server.told import kept_effects, kept_inventory, kept_isolation
 
 MAX_HOSTNAME = 255
 RENEWAL_PAUSE = timedelta(minutes=1)
-MAX_NOTICES = 10_000
-"""Kept of one endpoint; the oldest go first."""
-
 IssueCertificate = Callable[[str, str], tuple[str, bytes]]
 """(CSR in PEM, endpoint id) -> (certificate in PEM, its DER); raises Invalid for a CSR that is not acceptable."""
 
@@ -176,8 +174,8 @@ class Fleet:
             "agent_version": hello.agent_version,
             "actions": dict(hello.actions),
             "capabilities": dict(hello.capabilities),
-            "effects": [one.model_dump(mode="json") for one in hello.effects],
-            "isolation": _told(hello.isolation),
+            "effects": kept_effects(hello.effects),
+            "isolation": kept_isolation(hello.isolation),
             "policy_digest": hello.policy_digest[:200],
             "last_seen": self._now(),
         }
@@ -188,9 +186,9 @@ class Fleet:
         """It is still here. Kept in memory until `flush`."""
         self._online.add(endpoint)
         before = self._seen.get(endpoint)
-        effects = [one.model_dump(mode="json") for one in beat.effects]
-        inventory = beat.inventory or (before.inventory if before else None)
-        self._seen[endpoint] = _Beat(self._now(), effects, _told(beat.isolation), inventory)
+        fresh = None if beat.inventory is None else kept_inventory(beat.inventory)
+        inventory = fresh or (before.inventory if before else None)
+        self._seen[endpoint] = _Beat(self._now(), kept_effects(beat.effects), kept_isolation(beat.isolation), inventory)
 
     def gone(self, endpoint: str) -> None:
         """Its link is down."""
@@ -245,7 +243,7 @@ class Fleet:
                 if connection.execute(known).first() is None:
                     row = {"endpoint": endpoint, "seq": one.seq, "kind": one.kind, "detail": dict(one.detail), "at": at}
                     connection.execute(insert(notices), {**row, "received": now})
-            _forget_old_notices(connection, endpoint)
+            forget_old(connection, endpoint, (one.kind for one in told))
 
         await self._database.write(unit)
 
@@ -351,10 +349,6 @@ def _unknown(name: str) -> Denied:
     return Denied("This certificate belongs to no endpoint", got=name[:100], hint="Enrol the endpoint again.")
 
 
-def _told(isolation: IsolationStatus | None) -> Mapping[str, Any] | None:
-    return None if isolation is None else isolation.model_dump(mode="json", exclude_defaults=True)
-
-
 def _revoked(endpoint: str) -> Denied:
     return Denied("This endpoint was revoked", got=endpoint, hint="Enrol it again, if it is to come back.")
 
@@ -370,15 +364,6 @@ def _the_one(name: str, rows: Sequence[Row[Any]]) -> Row[Any]:
     return (exact or living)[0]
 
 
-def _forget_old_notices(connection: Connection, endpoint: str) -> None:
-    """A chatty endpoint must not fill the database."""
-    mine = notices.c.endpoint == endpoint
-    oldest_kept = select(notices.c.id).where(mine).order_by(notices.c.id.desc()).offset(MAX_NOTICES - 1).limit(1)
-    kept_from = connection.execute(oldest_kept).scalar()
-    if kept_from is not None:
-        connection.execute(delete(notices).where(mine, notices.c.id < kept_from))
-
-
 def _set_labels(connection: Connection, endpoint: str, labels: Sequence[str]) -> None:
     for label in labels:
         key, _, value = label.partition("=")
@@ -387,7 +372,8 @@ def _set_labels(connection: Connection, endpoint: str, labels: Sequence[str]) ->
         connection.execute(insert(endpoint_labels), {"endpoint": endpoint, "key": key, "value": value})
 
 
-def _inventory_columns(inventory: Inventory, endpoint: str) -> dict[str, Any]:
+def _inventory_columns(told: Inventory, endpoint: str) -> dict[str, Any]:
+    inventory = kept_inventory(told)
     words = [endpoint, inventory.hostname, inventory.os, inventory.kernel, inventory.architecture]
     for one in inventory.interfaces:
         words += [one.mac, *one.addresses]

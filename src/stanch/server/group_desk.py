@@ -1,6 +1,5 @@
 """Make, change and delete groups, and change their policies: each change is one unit of work with its audit entry."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -22,9 +21,6 @@ from stanch.server.targets import carrying, labels_of
 
 MAX_SECTION_BYTES = 700_000 // len(GroupSettings.model_fields)
 """In JSON: an envelope of 1 MiB holds all sections together, whichever groups they come from."""
-
-MAX_AUDITED = 2000
-"""Bytes of one changed value in the audit; of a larger one it keeps the hash."""
 
 
 class Listeners(Protocol):
@@ -171,16 +167,23 @@ class GroupDesk:
 
 
 def _views(connection: Connection, some: Iterable[Group]) -> Iterator[GroupView]:
-    return (_view(connection, one) for one in some)
+    """The views of many groups: who carries a label is asked once for all of them."""
+    present = select(endpoints.c.id).where(endpoints.c.revoked.is_(False))
+    everybody = frozenset(connection.execute(present).scalars())
+    carriers: dict[str, frozenset[str]] = {}
+    for one in some:
+        for label in one.labels - carriers.keys():
+            carriers[label] = everybody.intersection(connection.execute(carrying(label)).scalars())
+        members = [carriers[label] for label in one.labels]
+        yield _shown(one, len(frozenset.intersection(*members)) if members else len(everybody))
 
 
 def _view(connection: Connection, group: Group) -> GroupView:
-    query = select(func.count()).select_from(endpoints).where(endpoints.c.revoked.is_(False))
-    for label in group.labels:
-        query = query.where(endpoints.c.id.in_(carrying(label)))
-    return GroupView(
-        **_plain(group), endpoints=connection.execute(query).scalar_one(), sections=tuple(sorted(group.settings))
-    )
+    return next(_views(connection, [group]))
+
+
+def _shown(group: Group, count: int) -> GroupView:
+    return GroupView(**_plain(group), endpoints=count, sections=tuple(sorted(group.settings)))
 
 
 def _plain(group: Group) -> dict[str, Any]:
@@ -300,13 +303,5 @@ def _differences(
     """The fields that differ, on each side; one that is missing has its default."""
     before, after = old or {}, new or {}
     names = [name for name in sorted({*before, *after}) if before.get(name, ...) != after.get(name, ...)]
-    sides = [{name: _bounded(side[name]) for name in names if name in side} for side in (before, after)]
+    sides = [{name: audit.brief(side[name]) for name in names if name in side} for side in (before, after)]
     return (None if old is None else sides[0]), (None if new is None else sides[1])
-
-
-def _bounded(value: Any) -> Any:
-    """A value, or what recognises it if it is too large for the audit."""
-    text = json.dumps(value, sort_keys=True)
-    if len(text) <= MAX_AUDITED:
-        return value
-    return {"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}

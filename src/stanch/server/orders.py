@@ -228,14 +228,7 @@ class Orders:
         made = [self._make(draft, one, target.hostname) for one, target in found.items()]
         connection.execute(_INSERT_ORDER, _order_row(draft))
         connection.execute(_INSERT_TASKS, [_task_row(draft, one) for one in made])
-        detail = {
-            "action": draft.action.name,
-            "params": draft.raw_params,
-            "endpoints": len(made),
-            "reason": common.reason,
-        }
-        entry = audit.Entry(at=draft.created, who=draft.principal.name, what="order", subject=draft.id, detail=detail)
-        audit.append(connection, entry)
+        audit.append(connection, _entry(draft, endpoints=len(made)))
         return made
 
     def _make(self, draft: _Draft, endpoint: str, hostname: str) -> _Made:
@@ -348,6 +341,21 @@ def _order_row(draft: _Draft) -> dict[str, Any]:
         "valid_until": draft.valid_until,
         "undoes": draft.undoes,
     }
+
+
+def _entry(draft: _Draft, *, endpoints: int) -> audit.Entry:
+    """For the audit: what, on how many endpoints, and how they were chosen; large parameters stand in the order."""
+    common = draft.common
+    detail = {
+        "action": draft.action.name,
+        "params": {name: audit.brief(value) for name, value in draft.raw_params.items()},
+        "endpoints": endpoints,
+        "reason": common.reason,
+        **({"group": common.group} if common.group else {}),
+        **({"labels": list(common.labels)} if common.labels else {}),
+        **({"dry_run": True} if common.dry_run else {}),
+    }
+    return audit.Entry(at=draft.created, who=draft.principal.name, what="order", subject=draft.id, detail=detail)
 
 
 def _task_row(draft: _Draft, made: _Made) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Row, insert, select, update
 
 from stanch.core.errors import NotFound, TokenSpent
-from stanch.core.policy import Permission, Principal
+from stanch.core.policy import Permission, Principal, reach
 from stanch.core.rest import TokenCreate, TokenView
 from stanch.server import audit
 from stanch.server.clock import Clock
@@ -25,8 +25,9 @@ class Tokens:
         self._now = now
 
     async def create(self, principal: Principal, wanted: TokenCreate) -> tuple[TokenView, str]:
-        """A new token and its secret, which is not kept."""
+        """A new token and its secret, which is not kept. Denied if it would let in endpoints outside of its reach."""
         principal.require(Permission.ENROL)
+        reach(principal, {"those that enrol with this token": frozenset(wanted.labels)})
         secret, now = secrets.token_urlsafe(24), self._now()
         token = new_id("tok", now)
         row = {
@@ -53,7 +54,8 @@ class Tokens:
         """All that have not expired, newest first."""
         principal.require(Permission.ENROL)
         query = select(tokens).where(tokens.c.expires > self._now()).order_by(tokens.c.id.desc()).limit(1000)
-        return await self._database.read(lambda connection: [_view(row) for row in connection.execute(query)])
+        views = await self._database.read(lambda connection: [_view(row) for row in connection.execute(query)])
+        return [one for one in views if set(principal.labels) <= set(one.labels)]
 
     async def revoke(self, principal: Principal, token: str) -> None:
         """Withdraw a token; NotFound."""
@@ -61,9 +63,11 @@ class Tokens:
         now = self._now()
 
         def unit(connection: Connection) -> None:
-            done = connection.execute(update(tokens).where(tokens.c.id == token).values(revoked=True))
-            if not done.rowcount:
+            labels = connection.execute(select(tokens.c.labels).where(tokens.c.id == token)).scalar()
+            if labels is None:
                 raise NotFound(f"There is no enrolment token {token[:100]}", hint="`stanch token list` lists them.")
+            reach(principal, {"those that enrol with this token": frozenset(labels)})
+            connection.execute(update(tokens).where(tokens.c.id == token).values(revoked=True))
             entry = audit.Entry(at=now, who=principal.name, what="token-revoke", subject=token, detail={})
             audit.append(connection, entry)
 

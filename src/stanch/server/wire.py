@@ -27,7 +27,7 @@ def wire(settings: Settings, *, database: Database, authority: Authority, port: 
     """One of each service, over an open database and the keys; `port` is the gateway's."""
     registry = load()
     bus = Bus()
-    signer = Signer(authority.signing_key, Counter(database, "envelope"), now)
+    signer = Signer(authority.signing_key, Counter(database, "envelope", now), now)
     codes, fleet = CodeBook(authority.release_key), Fleet(database, now)
     dispatcher = Dispatcher(registry=registry, database=database, signer=signer, codes=codes, bus=bus, now=now)
     policies = Policies(database=database, signer=signer, links=dispatcher)

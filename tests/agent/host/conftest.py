@@ -1,14 +1,16 @@
-"""Processes that a test may do anything to: its own children, ended with all their descendants afterwards."""
+"""Processes that a test may do anything to, ended with all their descendants afterwards; and a look at tables."""
 
 import os
 import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
+from stanch.agent.host.owner import Looking
 from tests.fakes.waiting import PATIENCE, wait_until
 
 
@@ -38,3 +40,11 @@ def child():
         process.wait(PATIENCE)
         process.stdin.close()
         process.stdout.close()
+
+
+@pytest.fixture
+def looking() -> Iterator[Looking]:
+    """A connection for looking at tables, opened where it is first used."""
+    made = Looking()
+    yield made
+    made.close()

@@ -8,6 +8,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stanch.agent.host import culprit
 from stanch.agent.host.culprit import MAX_NAME, MAX_PARENTS, describe, plain
 
 
@@ -61,3 +62,13 @@ def test_what_a_process_chose_is_one_bounded_line(raw):
     text = plain(raw)
     assert len(text) <= MAX_NAME
     assert text.isprintable()
+
+
+def test_an_account_is_looked_for_in_the_local_file_alone(tmp_path, monkeypatch):
+    """The system's library may wait a minute for a directory server that an isolated machine cannot reach."""
+    monkeypatch.setattr("pwd.getpwuid", None)
+    monkeypatch.setattr(culprit, "PASSWD", tmp_path / "passwd")
+    (tmp_path / "passwd").write_text(f"broken\nev\x1bil:x:{os.getuid()}:0::/:/bin/sh\n")
+    assert f"ev?il (uid {os.getuid()})" in describe(os.getpid())
+    (tmp_path / "passwd").write_bytes(b"\xff" * 100)
+    assert f", uid {os.getuid()}" in describe(os.getpid())

@@ -10,9 +10,11 @@ from ipaddress import ip_network
 import pytest
 from structlog.testing import capture_logs
 
+from stanch.agent.host import remembered
 from stanch.agent.host.firewall import NftFirewall
 from stanch.agent.host.namespace import Namespace
-from stanch.agent.host.nft import Nft
+from stanch.agent.host.nft import Listing, Nft
+from stanch.agent.host.tablespec import Family
 from stanch.core.errors import ActionFailed, Invalid, Protected, Unsupported
 from stanch.core.exclusion import Direction, Opening, Ports, Transport
 from stanch.core.network import IsolationRules, IsolationState, KernelIsolation
@@ -310,3 +312,126 @@ def test_without_egress_hooks_the_rest_is_in_force(world):
         send_udp(source, world.out.right6)
     fence(world)
     assert tap.leaks() == []
+
+
+# --- many openings, and kernels that can less -------------------------------------------------------------------------
+
+MANY = tuple(Opening(network=ip_network(f"10.{2 * number}.0.0/16")) for number in range(1, 100))
+
+
+class Recorded(Nft):
+    """An nft that notes its transactions, and refuses those with a certain word."""
+
+    def __init__(self, refuses: str = "\0") -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.refuses = refuses
+
+    async def apply(self, text: str) -> None:
+        if self.refuses in text:
+            raise ActionFailed("nft refused the transaction; nothing was changed", got="No such file or directory")
+        self.texts.append(text)
+        await super().apply(text)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("flush", ["flush ruleset", "flush table inet stanch", "flush chain netdev stanch inbound"])
+def test_what_others_flushed_is_closed_before_it_is_whole(world, flush):
+    """First all but the server, in an instant and without a reset; then everything, which takes longer."""
+    nft = Recorded()
+    rules = IsolationRules(servers=world.rules.servers, allow=MANY)
+
+    async def session() -> KernelIsolation:
+        firewall = NftFirewall(Namespace.current("net"), nft=nft, own=False)
+        await firewall.isolate(rules, lift_after=MINUTE)
+        assert "10.8.0.0/16" in "".join(nft.texts)
+        await Nft(keep_child=False).apply(flush)
+        nft.texts.clear()
+        await firewall.isolate(rules, lift_after=MINUTE)
+        now = await firewall.isolation()
+        await firewall.close()
+        return now
+
+    now = world.endpoint.run(session)
+    assert (now.state, now.rules) == (IsolationState.ISOLATED, rules)
+    first, *later = [text for text in nft.texts if "add rule" in text]
+    assert ("hook output" in first, "reject" in first) == (True, False)
+    assert "10.8.0.0/16" not in "".join(nft.texts[: nft.texts.index(first)])
+    assert ["reject" in text for text in later] == [True]
+
+
+@pytest.mark.root
+def test_a_kernel_that_cannot_ask_whose_address_it_is_does_without(world):
+    """The same is in force; large datagrams in pieces come in to the port that is open, and to no other."""
+    allow = tuple(
+        Opening(network=ip_network(one), transport=Transport.UDP, direction=Direction.IN, local=Ports(6000, 6000))
+        for one in (world.out.right4, world.out.right6)
+    )
+
+    async def session() -> KernelIsolation:
+        firewall = NftFirewall(Namespace.current("net"), nft=Recorded("fib daddr"))
+        await firewall.isolate(IsolationRules(servers=world.rules.servers, allow=allow), lift_after=MINUTE)
+        now = await firewall.isolation()
+        await firewall.close()
+        return now
+
+    assert (now := world.endpoint.run(session)).state is IsolationState.ISOLATED, now
+    for family, address in ((socket.AF_INET, world.out.left4), (socket.AF_INET6, world.out.left6)):
+        with (
+            world.endpoint.open_socket(family, socket.SOCK_DGRAM) as there,
+            world.endpoint.open_socket(family, socket.SOCK_DGRAM) as closed,
+            world.outside.open_socket(family, socket.SOCK_DGRAM) as here,
+        ):
+            for ear, port in ((closed, 6001), (there, 6000)):
+                ear.bind((address, port))
+                here.sendto(bytes(4000), (address, port))
+            assert len(there.recv(5000)) == 4000
+            closed.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                closed.recv(5000)
+
+
+@pytest.mark.root
+def test_the_state_is_true_whether_the_tables_are_listed_or_remembered(world, monkeypatch):
+    """A second look lists nothing, and what others do, or a device that goes, is seen all the same."""
+    monkeypatch.setattr(remembered, "SETTLED", 0)
+    listed = []
+
+    class Counted(Nft):
+        async def tables(self, *wanted: tuple[Family, str]) -> list[Listing | None]:
+            listed.append(wanted)
+            return await super().tables(*wanted)
+
+    async def session() -> list[tuple[IsolationState, bool, bool]]:
+        seen = []
+        firewall = NftFirewall(Namespace.current("net"), nft=Counted(), own=False)
+
+        async def look() -> None:
+            before = len(listed)
+            now = await firewall.isolation()
+            seen.append((now.state, now.damaged, len(listed) > before))
+
+        await firewall.isolate(world.rules, lift_after=MINUTE)
+        for change in ("", "flush chain inet stanch input", "flush ruleset"):
+            if change:
+                await Nft(keep_child=False).apply(change)
+            await look()
+            await look()
+        await firewall.isolate(world.rules, lift_after=MINUTE)
+        await look()
+        world.endpoint.command(f"ip link delete {world.inner.device}")
+        await look()
+        await firewall.close()
+        return seen
+
+    seen = world.endpoint.run(session)
+    whole, torn, gone = IsolationState.ISOLATED, IsolationState.PARTIAL, IsolationState.RELEASED
+    assert seen[:6] == [
+        (whole, False, True),
+        (whole, False, False),
+        (torn, True, True),
+        (torn, True, False),
+        (gone, False, False),  # that there is no table is known without a listing
+        (gone, False, False),
+    ]
+    assert [state for state, _damaged, _listed in seen[6:]] == [whole, whole]

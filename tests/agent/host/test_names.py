@@ -214,3 +214,26 @@ def test_every_exclusion_opens_something_or_says_why(tmp_path_factory, exclusion
         set(profiles) - {Profile.DHCP}
     )
     assert bool(found.openings) is bool(set(exclusions) - silent)
+
+
+async def test_what_nobody_tells_is_unknown_and_not_nothing(tmp_path):
+    """Silence about a name or an account is told apart from the word that there is none."""
+    hosts = Hosts({"gone.test": ()})
+    words = ("silent.test", "gone.test", "out 10.0.0.1 user nobody-here")
+    found = await resolve(made(tmp_path, hosts), *words)
+    assert [str(one) for one in found.unknown] == ["silent.test"]
+    assert len(found.not_open) == 3
+
+    def unreadable(_name: str) -> int:
+        raise OSError("the directory does not answer")
+
+    found = await resolve(LinuxNames(root=tmp_path, hosts=Hosts(), find_user=unreadable), "out 10.0.0.1 user backup")
+    assert [str(one) for one in found.unknown] == ["out 10.0.0.1 user backup"]
+
+
+async def test_an_address_with_a_zone_in_the_hosts_file_is_passed_over(tmp_path):
+    """No firewall can do anything with it, and it must not end anything."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/hosts").write_text("2001:db8::1%eth0 a.test b.test\n192.0.2.1 a.test\n")
+    found = await LinuxNames(root=tmp_path).resolve([Exclusion.parse("a.test")], [])
+    assert networks(found) == ["192.0.2.1/32"]

@@ -194,7 +194,9 @@ def test_nft_that_hangs_altogether_is_given_up(namespace, monkeypatch):
     use(namespace, session, within=module.seconds(0.2))
 
 
-@pytest.mark.parametrize("words", ["Operation not permitted", "Operation not supported"])
+@pytest.mark.parametrize(
+    "words", ["Operation not permitted", "Operation not supported", "JSON support not compiled-in"]
+)
 def test_what_the_kernel_cannot_is_unsupported(words):
     """Missing rights and missing kernel options are told apart from failures, with what would help."""
     with pytest.raises(Unsupported) as raised:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -303,3 +304,48 @@ def test_no_allowed_packet_is_lost_while_rules_are_replaced(world, way):
     for one in (call, answer):
         lost = struct.unpack_from("=I", one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)[0]
         assert lost == 0  # tcpi_total_retrans
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_another_time_for_the_same_rules_is_one_element(world, own):
+    """Nothing but the deadline is replaced, the tables stay ours, and what another rule asks for is put there."""
+    rules = world.rules
+    other = replace(rules, allow=(Opening(network=ip_network("10.0.0.0/8")),))
+
+    async def use() -> list[str]:
+        firewall = NftFirewall(Namespace.current("net"), own=own)
+        try:
+            with capture_logs() as logs:
+                await firewall.isolate(rules, lift_after=MINUTE)
+                await firewall.isolate(rules, lift_after=10 * MINUTE)
+                now = await firewall.isolation()
+                assert now.state is IsolationState.ISOLATED
+                assert MINUTE < now.remaining <= 10 * MINUTE
+                await firewall.isolate(other, lift_after=MINUTE)
+                assert firewall.is_in_force(await firewall.isolation(), other)
+                await firewall.isolate(other, lift_after=None)
+                assert (await firewall.isolation()).remaining is None
+            return [one["event"] for one in logs if one["event"].startswith("isolated")]
+        finally:
+            await firewall.close()
+
+    again = "isolated-for-another-time"
+    assert world.endpoint.run(use) == ["isolated", again, "isolated", again]
+
+
+def test_what_somebody_else_has_changed_is_not_just_armed_again(world):
+    """After a rule was removed from plain tables, the whole is put back, whatever the time."""
+    rules = world.rules
+
+    async def use() -> None:
+        firewall = NftFirewall(Namespace.current("net"), own=False)
+        try:
+            await firewall.isolate(rules, lift_after=MINUTE)
+            attack(world, "flush chain inet stanch output")
+            assert (await firewall.isolation()).damaged
+            await firewall.isolate(rules, lift_after=10 * MINUTE)
+            assert firewall.is_in_force(await firewall.isolation(), rules)
+        finally:
+            await firewall.close()
+
+    world.endpoint.run(use)

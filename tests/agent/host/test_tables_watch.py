@@ -243,11 +243,11 @@ def test_the_queue_is_bounded():
     """Somebody who changes the table for ever, while nobody takes the news, fills no memory."""
     watch = Watch(tables={"stanch"}, is_ours=lambda _: False)
     watch._sockets = [object()]
-    for _ in range(module._MAX_QUEUE + 10):
+    for _ in range(module._MAX_FOREIGN + 10):
         watch._read(Sent(transaction()))
         watch._tell(Devices())
-    assert len(watch._found) <= module._MAX_QUEUE
-    assert Lost() in watch._found
+    assert sum(isinstance(one, Foreign) for one in watch._found) == module._MAX_FOREIGN
+    assert len(watch._found) == module._MAX_FOREIGN + 2  # the first look, and the devices
 
 
 @given(st.binary(max_size=300))

@@ -1,9 +1,11 @@
 """Detections over HTTP."""
 
 import pytest
+from sqlalchemy import update
 
 from stanch.core.frames import Notice
 from stanch.core.policy import Role
+from stanch.server.store.tables import accounts
 from tests.server.live import PASSWORD, Live, Person
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -64,3 +66,36 @@ async def test_a_viewer_may_look_and_a_stranger_not(live: Live) -> None:
     assert (await stranger.ask("GET", "/detections")).status == 401
     await stranger.sign_in(f"a-{Role.VIEWER}", PASSWORD)
     assert (await stranger.ask("GET", "/detections")).status == 200
+
+
+async def test_an_unknown_endpoint_is_not_one_that_is_well(live: Live, admin: Person) -> None:
+    """A mistyped name is refused; an endpoint that told nothing has an empty list."""
+    await told(live, "det-quiet")
+    assert (await admin.ask("GET", "/detections?endpoint=det-quiet")).json["items"] == []
+    answer = await admin.ask("GET", "/detections?endpoint=det-quite")
+    assert (answer.status, answer.code) == (404, "not-found")
+
+
+async def test_labels_limit_whose_detections_are_seen(live: Live, admin: Person) -> None:
+    """Somebody who is limited to some endpoints finds nothing of others, and is told so if they name one."""
+    endpoint = await told(live, "det-limited", "isolation-tampered")
+    await told(live, "det-other", "isolation-tampered")
+    await live.services.accounts.create("limited", PASSWORD, [Role.RESPONDER])
+    limit = update(accounts).where(accounts.c.name == "limited").values(labels=["env=test"])
+    await live.services.database.write(lambda connection: connection.execute(limit))
+    person = live.person()
+    await person.sign_in("limited")
+    assert (await person.ask("GET", "/detections")).json["items"] == []
+    answer = await person.ask("GET", "/detections?endpoint=det-other")
+    assert (answer.status, answer.code) == (403, "denied")
+    change = {"add": ["env=test"], "remove": []}
+    assert (await admin.ask("PATCH", f"/endpoints/{endpoint}/labels", json=change)).status == 200
+    assert [one["endpoint"] for one in (await person.ask("GET", "/detections")).json["items"]] == [endpoint]
+
+
+async def test_a_host_name_does_not_stand_for_the_id_of_another(live: Live, admin: Person) -> None:
+    """Whoever is asked for by id is not mixed up with an endpoint that calls itself so."""
+    victim = await told(live, "det-victim", "isolation-tampered")
+    await told(live, victim, "local-order", "local-order")
+    found = (await admin.ask("GET", f"/detections?endpoint={victim}")).json["items"]
+    assert [(one["hostname"], one["kind"]) for one in found] == [("det-victim", "isolation-tampered")]

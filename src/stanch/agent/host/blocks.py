@@ -1,8 +1,9 @@
 """Blocks of single networks as a table of their own: pure functions to text, and back from the kernel's listing.
 
 `inet stanch_block` drops what comes from and goes to these networks, for the host and for what it forwards; `netdev
-stanch_block` what raw sockets send there. The kernel refuses networks that overlap, and forgets each by itself when its
-time is over: so they are cut into pieces, each with the longest time of those that cover it.
+stanch_block` what raw sockets send there, and what devices that share another take before the IP stack sees it. The
+kernel refuses networks that overlap, and forgets each by itself when its time is over: so they are cut into pieces,
+each with the longest time of those that cover it.
 """
 
 import heapq
@@ -13,9 +14,10 @@ from ipaddress import IPv4Address, IPv6Address, summarize_address_range
 from itertools import pairwise
 from typing import Any
 
+from stanch.agent.host.arming import timeout
 from stanch.agent.host.listing import in_use, networks
 from stanch.agent.host.openings import VERSIONS, plain_address
-from stanch.agent.host.ruleset import Device, timeout
+from stanch.agent.host.ruleset import DEVICE_CHAINS, Device
 from stanch.agent.host.tablespec import ENDING, Chain, Set, Table
 from stanch.core.errors import Invalid
 from stanch.core.network import Block, Peer
@@ -115,10 +117,12 @@ def tables(blocks: Sequence[Block], servers: Sequence[Peer], devices: Sequence[D
 def _netdev(sets: Sequence[Set], devices: Sequence[Device]) -> Table:
     chains = [
         Chain(name="outbound", rules=[_UPKEEP, *_server("daddr", "dport"), *_drop("daddr", "out")]),
+        Chain(name="inbound", rules=[_UPKEEP, *_server("saddr", "sport"), *_drop("saddr", "in")]),
         *(
-            Chain(name=f"device_{one.index}", hook=f'egress device "{one.name}"', rules=["goto outbound"])
+            Chain(name=f"{prefix}_{one.index}", hook=f'{hook} device "{one.name}"', rules=[f"goto {target}"])
             for one in devices
             if one.coverable
+            for prefix, hook, target in DEVICE_CHAINS
         ),
     ]
     return Table(family="netdev", sets=sets, chains=chains)

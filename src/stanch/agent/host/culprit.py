@@ -4,14 +4,15 @@ What a process chooses itself (its name, its path) is bounded and shown without 
 """
 
 import os
-import pwd
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from stanch.agent.host.configured import lines_of
 from stanch.agent.host.procfs import PROC, parse_stat, readable
 from stanch.core.errors import StanchError
 
+PASSWD = Path("/etc/passwd")
 MAX_PARENTS = 3
 MAX_NAME = 200
 _MAX_READ = 4096
@@ -65,10 +66,13 @@ def _login(folder: int) -> list[str]:
 
 
 def _account(uid: int) -> str:
-    try:
-        return f"{plain(os.fsencode(pwd.getpwuid(uid).pw_name))} (uid {uid})"
-    except (KeyError, OverflowError):
-        return f"uid {uid}"
+    # Not by the system's library: it may ask a server that an isolated machine cannot reach, and the agent would stand
+    # still meanwhile.
+    for line in lines_of(PASSWD):
+        name, _, rest = line.partition(":")
+        if rest.split(":")[1:2] == [str(uid)]:
+            return f"{plain(os.fsencode(name))} (uid {uid})"
+    return f"uid {uid}"
 
 
 def _read(folder: int, name: str) -> bytes:

@@ -7,20 +7,26 @@ only memory; whatever this process forgets, `isolation` and `blocks` read back.
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from functools import cached_property, partial
 
 import structlog
 
 from stanch.agent.host import blocks as blocking
+from stanch.agent.host.arming import arming
+from stanch.agent.host.around import detours
 from stanch.agent.host.cgroups import Hierarchy, hierarchy
 from stanch.agent.host.judge import judge, xdp_sockets
-from stanch.agent.host.links import links, local_addresses
+from stanch.agent.host.links import LOOPBACK, links, local_addresses
 from stanch.agent.host.listing import Listed, parse
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.host.nft import Listing, Nft
-from stanch.agent.host.openings import Layout, canonical, layout
+from stanch.agent.host.openings import Layout, layout
+from stanch.agent.host.owner import Looking
 from stanch.agent.host.reach import Reach
-from stanch.agent.host.ruleset import TABLE, Device, Frame, tables
+from stanch.agent.host.remembered import Remembered
+from stanch.agent.host.ruleset import TABLE, Device, Frame, closed, tables
 from stanch.agent.host.sockets import Open, connected, destroy, open_netlink
 from stanch.agent.host.tables import Tables, can_own
 from stanch.agent.host.tables_watch import Change, Watch
@@ -32,7 +38,22 @@ from stanch.core.types import AnyAddress
 _TRIES = 3
 """A device may vanish between its listing and the transaction that names it."""
 
+SMALL = 50
+"""Openings with which the tables are in force as fast as without."""
+
 log = structlog.get_logger(__name__)
+
+
+class _Prepared:
+    """Rules, and what is worked out from them."""
+
+    def __init__(self, rules: IsolationRules, kept: Layout) -> None:
+        self.rules = rules
+        self.layout = kept
+
+    @cached_property
+    def canonical(self) -> IsolationRules:
+        return self.layout.rules
 
 
 class NftFirewall:
@@ -47,10 +68,17 @@ class NftFirewall:
         self._namespace = namespace
         self._nft = nft or Nft()
         self._own = own
-        self._tables = Tables(self._nft, TABLE, own=self._owns)
-        self._block_tables = Tables(self._nft, blocking.TABLE, own=self._owns)
+        self._looking = Looking()
+        self._tables = Tables(self._nft, TABLE, own=self._owns, looking=self._looking)
+        self._block_tables = Tables(self._nft, blocking.TABLE, own=self._owns, looking=self._looking)
         self._secret = secrets.randbelow(2**31 - 1) + 1
-        self._egress = True
+        self._egress = self._fib = True
+        self._remembered = Remembered(self._tables.state, port=lambda: self._tables.owner.port)
+        self._prepared: _Prepared | None = None
+        self._held = False
+        """Did we put an isolation in force, and not lift it since?"""
+        self._put_last: object = None
+        """What it was made of, but for its time."""
         self._groups: dict[str, int] = {}
         self._exempt: frozenset[tuple[AnyAddress, int]] = frozenset()
 
@@ -61,21 +89,28 @@ class NftFirewall:
         does not exist now, Conflict if the tables belong to another process.
         """
         self._namespace.check()
-        kept = layout(rules)
+        prepared = self._prepared_for(rules)
+        kept = prepared.layout
         tree = self._known_groups(kept)
         prefix = "" if tree is None else tree.prefix
-
-        def make(devices: Sequence[Device], *, egress: bool) -> list[Table]:
-            frame = Frame(lift_after=lift_after, devices=devices, egress=egress, secret=self._secret, cgroups=prefix)
-            return tables(kept, frame)
-
-        devices = await self._put(self._tables, make)
+        wanted = (prepared, tuple(link.device for link in links()), dict(self._groups))
+        if wanted == self._put_last and await self._tables.rearm(arming(lift_after)):
+            log.info("isolated-for-another-time", lift_after=_seconds(lift_after))
+            return
+        self._put_last = None
+        frame = Frame(lift_after=lift_after, secret=self._secret, cgroups=prefix)
+        if self._held and kept.size > SMALL and self._tables.is_open():
+            # A thousand openings take a tenth of a second: until they are back, all but the server is closed.
+            await self._put(self._tables, partial(_tables, closed(kept), replace(frame, quiet=True)))
+        devices = await self._put(self._tables, partial(_tables, kept, frame))
+        self._held = True
+        self._put_last = wanted if self._egress else None
         log.info(
             "isolated",
             servers=[f"{peer.address} port {peer.port}" for peer in kept.servers],
             allowed=len(rules.allow),
             devices=[one.name for one in devices],
-            lift_after=None if lift_after is None else lift_after.total_seconds(),
+            lift_after=_seconds(lift_after),
         )
 
     async def lift(self) -> bool:
@@ -83,6 +118,8 @@ class NftFirewall:
         self._namespace.check()
         lifted = await self._tables.drop()
         self._groups = {}
+        self._held = False
+        self._put_last = None
         if lifted:
             log.info("isolation-lifted")
         return lifted
@@ -91,9 +128,7 @@ class NftFirewall:
         """What is in force, and what the tables do not reach on this machine."""
         self._namespace.check()
         try:
-            listings = await self._tables.listings()
-            inet = _read(listings[0])
-            netdev = _read(listings[1], like=inet)
+            inet, netdev = self._remembered.get() or await self._listed()
         except Invalid as error:
             log.warning("isolation-unreadable", error=str(error))
             return KernelIsolation(
@@ -103,12 +138,22 @@ class NftFirewall:
                 damaged=True,
                 not_covered=(f"{error.message}.",),
             )
-        return judge(inet, netdev, links(), xdp_sockets())
+        there = links()
+        names = {LOOPBACK: "lo", **{one.device.index: one.device.name for one in there}}
+        return judge(inet, netdev, there, xdp_sockets(), detours(names))
+
+    async def _listed(self) -> tuple[Listed | None, Listed | None]:
+        began = self._remembered.now()
+        listings = await self._tables.listings()
+        inet = _read(listings[0])
+        netdev = _read(listings[1], like=inet)
+        self._remembered.keep((inet, netdev), began=began)
+        return inet, netdev
 
     def is_in_force(self, now: KernelIsolation, rules: IsolationRules) -> bool:
         """Does the kernel enforce these rules, all of them, whatever their order and however networks are cut?"""
         try:
-            return now.rules is not None and not now.damaged and now.rules == canonical(rules)
+            return now.rules is not None and not now.damaged and now.rules == self._prepared_for(rules).canonical
         except Invalid:
             return False
 
@@ -131,7 +176,7 @@ class NftFirewall:
             await self._block_tables.drop()
             return
 
-        def make(devices: Sequence[Device], *, egress: bool) -> list[Table]:
+        def make(devices: Sequence[Device], *, egress: bool, fib: bool) -> list[Table]:  # noqa: ARG001 - no use for it
             return blocking.tables(blocks, servers, devices, egress=egress)
 
         await self._put(self._block_tables, make)
@@ -167,6 +212,7 @@ class NftFirewall:
         """End the nft child, and let go of the tables; they stay in force."""
         self._tables.close()
         self._block_tables.close()
+        self._looking.close()
         await self._nft.close()
 
     # --- putting tables in place -------------------------------------------------------------------------------------
@@ -180,19 +226,22 @@ class NftFirewall:
         for attempt in range(_TRIES if self._egress else 0):
             devices = [link.device for link in links()]
             try:
-                await where.put(make(devices, egress=True), anew=attempt > 0)
+                # Some kernels lack what a first try asks for; without it the same is slower.
+                fib = self._fib and not attempt
+                await where.put(make(devices, egress=True, fib=fib), anew=attempt > 0)
             except ActionFailed as error:
                 log.warning("tables-refused", table=where.name, error=str(error))
             except Unsupported as error:
                 log.warning("tables-refused", table=where.name, error=str(error))
                 # At first a chain that somebody replaced may be the reason; in the end, that there are no egress hooks.
                 if attempt == _TRIES - 1:
-                    await self._put_without_egress(where, make((), egress=False))
+                    await self._put_without_egress(where, make((), egress=False, fib=False))
                     self._egress = False
                     return ()
             else:
+                self._fib = fib
                 return devices
-        await self._put_without_egress(where, make((), egress=False))
+        await self._put_without_egress(where, make((), egress=False, fib=False))
         return ()
 
     async def _put_without_egress(self, where: Tables, wanted: list[Table]) -> None:
@@ -201,6 +250,12 @@ class NftFirewall:
         except (Unsupported, ActionFailed):
             await where.put(wanted, anew=True)
         log.warning("tables-without-egress", table=where.name)
+
+    def _prepared_for(self, rules: IsolationRules) -> "_Prepared":
+        """Repairs and looks ask for the same rules again and again."""
+        if self._prepared is None or self._prepared.rules != rules:
+            self._prepared = _Prepared(rules, layout(rules))
+        return self._prepared
 
     def _known_groups(self, kept: Layout) -> Hierarchy | None:
         """The tree of control groups, if the rules name any, all of which must exist."""
@@ -276,10 +331,18 @@ def _group_numbers(path: str) -> frozenset[int]:
         return frozenset()
 
 
+def _seconds(lasts: timedelta | None) -> float | None:
+    return None if lasts is None else lasts.total_seconds()
+
+
 def _told(destroyed: int) -> int:
     if destroyed:
         log.info("sockets-destroyed", count=destroyed)
     return destroyed
+
+
+def _tables(kept: Layout, frame: Frame, devices: Sequence[Device], *, egress: bool, fib: bool) -> list[Table]:
+    return tables(kept, replace(frame, devices=devices, egress=egress, fib=fib))
 
 
 def _read(listing: Listing | None, *, like: Listed | None = None) -> Listed | None:

@@ -11,10 +11,16 @@ from stanch.core.network import IsolationState, KernelIsolation
 MAX_LINES = 100
 
 
-def judge(inet: Listed | None, netdev: Listed | None, devices: Sequence[Link], xdp_sockets: int) -> KernelIsolation:
-    """What two listed tables amount to on a machine with these devices."""
+def judge(
+    inet: Listed | None,
+    netdev: Listed | None,
+    devices: Sequence[Link],
+    xdp_sockets: int,
+    detours: Sequence[str] = (),
+) -> KernelIsolation:
+    """What two listed tables amount to on a machine with these devices and these ways around its firewall."""
     armed = [one for one in (inet, netdev) if one is not None and one.armed]
-    around = _around(devices, xdp_sockets)
+    around = (*_around(devices, xdp_sockets), *detours)[:MAX_LINES]
     if not armed:
         return KernelIsolation(state=IsolationState.RELEASED, rules=None, remaining=None, not_covered=around)
     covered = netdev.devices if netdev in armed and netdev is not None else frozenset()
@@ -38,7 +44,10 @@ def _bare(device: Device, *, egress: bool) -> str:
         why = " (this kernel or nft cannot filter what leaves a device)"
     elif not device.coverable:
         why = " (nft cannot be told its name)"
-    return f"{device.name}: frames of raw sockets and bridges can leave, there is no egress chain on it{why}."
+    return (
+        f"{device.name}: frames of raw sockets and bridges can leave, and reach devices that share it: "
+        f"there is no egress chain on it{why}."
+    )
 
 
 def _around(devices: Sequence[Link], xdp_sockets: int) -> tuple[str, ...]:

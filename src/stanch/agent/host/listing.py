@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network, summariz
 from typing import Any
 
 from stanch.agent.host.openings import EVERY_PORT, VERSIONS, Element, Layout, Shape, layout
-from stanch.agent.host.ruleset import FIRST_NOTE, TABLE, Device, Frame, chains, set_names
-from stanch.agent.host.tablespec import PRIORITY, Chain
+from stanch.agent.host.ruleset import DEVICE_CHAINS, FIRST_NOTE, TABLE, Device, Frame, chains, set_names
+from stanch.agent.host.tablespec import LAST, PRIORITY, Chain
 from stanch.core.errors import Invalid
 from stanch.core.exclusion import Direction, Opening, Ports, Transport
 from stanch.core.network import IsolationRules, Peer
@@ -37,7 +37,7 @@ class Listed:
     """Was there to be a table of devices, too?"""
 
     devices: frozenset[Device] = frozenset()
-    """The devices whose egress is filtered."""
+    """The devices that are filtered both ways."""
 
     layout: Layout | None = None
     raw: object = None
@@ -69,7 +69,7 @@ def _parse(items: Sequence[Mapping[str, Any]], like: Listed | None) -> Listed:
     raw = _raw(sets, notes)
     same = like if like is not None and like.raw == raw else None
     found = same.layout if same is not None and same.layout is not None else _layout(sets, notes)
-    frame = Frame(egress="egress" in notes[0].split())
+    frame = Frame(egress="egress" in notes[0].split(), fib="fib" in notes[0].split())
     whole = set_names(family, found) <= set(sets) and _whole(chains(family, found, frame), chains_there, rules)
     return Listed(
         rules=found.rules if same is None else same.rules,
@@ -77,7 +77,7 @@ def _parse(items: Sequence[Mapping[str, Any]], like: Listed | None) -> Listed:
         remaining=remaining(sets["armed"]),
         whole=whole,
         egress=frame.egress,
-        devices=frozenset(_covered(chains_there, rules)),
+        devices=_covered(chains_there, rules),
         layout=found,
         raw=raw,
     )
@@ -219,9 +219,13 @@ def _hooked(chain: Mapping[str, Any]) -> tuple[object, ...]:
     return tuple(chain.get(key) for key in ("type", "hook", "prio", "policy"))
 
 
-def _covered(chains: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> Iterator[Device]:
+def _covered(chains: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> frozenset[Device]:
+    """The devices that have each of their chains, in its place."""
+    there: dict[str, set[Device]] = {prefix: set() for prefix, _hook, _target in DEVICE_CHAINS}
+    hooks = {prefix: (hook, [{"goto": {"target": target}}]) for prefix, hook, target in DEVICE_CHAINS}
     for rule in rules:
         prefix, _, index = str(rule["chain"]).partition("_")
-        hook = chains.get(rule["chain"], {}).get("hook")
-        if prefix == "device" and hook == "egress" and rule["expr"] == [{"goto": {"target": "outbound"}}]:
-            yield Device(index=int(index), name=str(rule["comment"]))
+        hook, leads = hooks.get(prefix, ("", []))
+        if hook and _hooked(chains[rule["chain"]]) == ("filter", hook, LAST, "accept") and rule["expr"] == leads:
+            there[prefix].add(Device(index=int(index), name=str(rule["comment"])))
+    return frozenset(set.intersection(*there.values()))

@@ -28,6 +28,9 @@ MAX_UID = 2**32 - 2
 BROADCAST = ip_address("255.255.255.255")
 MAX_LINES = 1000
 
+NO_ANSWER = "no resolver answers for it"
+UNREADABLE = "the accounts cannot be read"
+
 FindUser = Callable[[str], int]
 """The uid of an account; KeyError if there is none."""
 
@@ -53,6 +56,11 @@ class Meanings:
     units: Mapping[str, Sequence[str] | str]
     refused: Sequence[str]
     """Addresses that no name may open, one line each."""
+
+    def unknown(self, one: Exclusion) -> bool:
+        """Is it not that it means nothing, but that nobody tells what it means?"""
+        user = self.users.get(one.user or "", "")
+        return self.hosts.get(one.name or "") == NO_ANSWER or (isinstance(user, str) and user.startswith(UNREADABLE))
 
     def of(self, one: Exclusion) -> list[Opening] | str:
         """An exclusion in numbers, or why it opens nothing."""
@@ -119,10 +127,12 @@ class LinuxNames:
         found = [meanings.of(one) for one in wanted]
         lines += [*meanings.refused, *(one for one in found if isinstance(one, str))]
         opened = [opening for one in found if not isinstance(one, str) for opening in one]
+        unknown = {one: line for one, line in zip(wanted, found, strict=True) if meanings.unknown(one)}
         return Resolved(
             openings=tuple(dict.fromkeys(opened)),
             resolvers=resolvers,
             not_open=tuple(dict.fromkeys(lines))[:MAX_LINES],
+            unknown={one: line for one, line in unknown.items() if isinstance(line, str)},
         )
 
     async def _meanings(self, names: Sequence[str], wanted: Iterable[Exclusion]) -> Meanings:
@@ -146,7 +156,7 @@ class LinuxNames:
         return self._memory.update(names, found)
 
     async def _find_users(self, users: Collection[str]) -> dict[str, int | str]:
-        found: dict[str, int | str] = {user: self._uids.get(user, "the accounts cannot be read") for user in users}
+        found: dict[str, int | str] = {user: self._uids.get(user, UNREADABLE) for user in users}
 
         turns = asyncio.Semaphore(AT_ONCE)
 
@@ -158,7 +168,7 @@ class LinuxNames:
                     self._uids.pop(user, None)
                     found[user] = "there is no such account"
                 except (OSError, ValueError) as error:
-                    found[user] = self._uids.get(user, f"the accounts cannot be read: {error}")
+                    found[user] = self._uids.get(user, f"{UNREADABLE}: {error}")
 
         with suppress(TimeoutError):
             async with asyncio.timeout(WITHIN_SECONDS), asyncio.TaskGroup() as group:
@@ -179,7 +189,7 @@ class LinuxNames:
 def _networks(addresses: tuple[AnyAddress, ...] | None) -> tuple[AnyNetwork, ...] | str:
     """What a name opens, or why it opens nothing."""
     if addresses is None:
-        return "no resolver answers for it"
+        return NO_ANSWER
     good = [address_network(str(one)) for one in addresses if may_be_opened(one)]
     return tuple(good[:MAX_ADDRESSES]) or ("no address of it may be opened" if addresses else "it has no address")
 

@@ -64,16 +64,20 @@ def messages(datagram: bytes) -> Iterator[Message]:
 
 def attributes(data: bytes) -> dict[int, bytes]:
     """Type to value of each attribute (the last of a type); ActionFailed if a length is impossible."""
-    found, at = {}, 0
+    return dict(each_attribute(data))
+
+
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and value of one attribute after the other; ActionFailed if a length is impossible."""
+    at = 0
     while at < len(data):
         if len(data) - at < _ATTRIBUTE.size:
             raise _malformed(f"{len(data) - at} bytes left", f"an attribute of {_ATTRIBUTE.size}")
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         if not _ATTRIBUTE.size <= length <= len(data) - at:
             raise _malformed(f"a length of {length}", f"{_ATTRIBUTE.size} to {len(data) - at}")
-        found[kind & _TYPE_BITS] = data[at + _ATTRIBUTE.size : at + length]
+        yield kind & _TYPE_BITS, data[at + _ATTRIBUTE.size : at + length]
         at += _aligned(length)
-    return found
 
 
 class Netlink:
@@ -109,6 +113,15 @@ class Netlink:
                     _raise_errno(message)
                     return
                 yield message.payload
+
+    def ask(self, kind: int, payload: bytes) -> bytes:
+        """The one object that the kernel answers with; OSError with its errno if it refuses."""
+        sequence = self._send(kind, REQUEST, payload)
+        while True:
+            for message in self._answers(sequence):
+                if message.kind != _ERROR:
+                    return message.payload
+                _raise_errno(message)
 
     def do(self, kind: int, payload: bytes) -> None:
         """Have something done; OSError with its errno if the kernel refuses."""

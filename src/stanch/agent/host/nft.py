@@ -130,6 +130,10 @@ def _error(words: str) -> StanchError:
         return Unsupported(
             "Not allowed to change the firewall", got=words, hint="Run the agent as root, with CAP_NET_ADMIN."
         )
+    if "JSON support" in words:
+        return Unsupported(
+            "This nft cannot tell what is in force", got=words, hint="Install nftables 1.0 or later, built with JSON."
+        )
     if "not supported" in words:
         return Unsupported(
             "This kernel cannot do what the firewall needs",

@@ -82,6 +82,11 @@ class Layout:
     dhcp: bool
 
     @property
+    def size(self) -> int:
+        """How many openings the kernel is told."""
+        return len(self.allow) + len(self.bound) + sum(len(one) for layers in self.layers.values() for one in layers)
+
+    @property
     def rules(self) -> IsolationRules:
         """The same rules, in canonical form."""
         sides = {name: [one for layer in layers for one in layer] for name, layers in self.layers.items()}

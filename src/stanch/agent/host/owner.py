@@ -9,6 +9,7 @@ nothing of this; it can fill an orphan, so each change is: let go, one transacti
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from stanch.agent.host.netlink import NETLINK_NETFILTER, Netlink, attribute, attributes
 from stanch.agent.host.tablespec import Family, Parts
@@ -19,13 +20,13 @@ FLAGS = OWNER | PERSIST
 
 _SUBSYSTEM = 10
 NEW_TABLE, GET_TABLE, DELETE_TABLE = (_SUBSYSTEM << 8 | one for one in (0, 1, 2))
-GET_CHAIN, GET_SET = _SUBSYSTEM << 8 | 4, _SUBSYSTEM << 8 | 10
+GET_CHAIN, GET_RULE, GET_SET = (_SUBSYSTEM << 8 | one for one in (4, 7, 10))
 _BEGIN, _END = 0x10, 0x11
 _CREATE = 0x400
 _GENERIC = struct.Struct(">BBH")  # family, version, resource
 _NUMBER = struct.Struct(">I")
 _FAMILIES: dict[Family, int] = {"inet": 1, "netdev": 5}
-_OF_TABLE, _NAME, _SET_NAME, _TABLE_FLAGS, _TABLE_OWNER = 1, 3, 2, 2, 7
+_OF_TABLE, _OF_CHAIN, _NAME, _SET_NAME, _TABLE_FLAGS, _TABLE_OWNER = 1, 2, 3, 2, 2, 7
 _PORTS_KEPT = 8
 
 
@@ -39,12 +40,36 @@ class Kernel:
         self.parts = parts
 
 
-def look(names: Iterable[str]) -> dict[tuple[Family, str], Kernel]:
+class Looking:
+    """A connection for looking that is kept: to close one takes the kernel milliseconds, as tables may hang on it."""
+
+    def __init__(self) -> None:
+        self._netlink: Netlink | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[Netlink]:
+        """The connection, opened when it is first used, and anew after anything went wrong on it."""
+        if self._netlink is None:
+            self._netlink = _opened()
+        try:
+            yield self._netlink
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give it up, until it is used again."""
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+
+
+def look(names: Iterable[str], looking: Looking) -> dict[tuple[Family, str], Kernel]:
     """The tables of these names, of our families: much faster than a listing. Unsupported without nf_tables."""
     wanted = {(number, name): (family, name) for name in names for family, number in _FAMILIES.items()}
     chains: dict[tuple[int, str], set[str]] = {}
     sets: dict[tuple[int, str], set[str]] = {}
-    with _opened() as netlink:
+    with looking.opened() as netlink:
         tables = {
             key: (_number(found.get(_TABLE_FLAGS)), _number(found.get(_TABLE_OWNER)))
             for key, found in _objects(netlink, GET_TABLE)
@@ -60,6 +85,17 @@ def look(names: Iterable[str]) -> dict[tuple[Family, str], Kernel]:
         # Anonymous sets belong to rules and go with them.
         for named in [{one for one in sets.get(key, ()) if not one.startswith("__")}]
     }
+
+
+def has_rules(family: Family, table: str, chain: str, looking: Looking) -> bool:
+    """Is there any rule in this chain? Unsupported without nf_tables."""
+    asked = attribute(_OF_TABLE, table.encode() + b"\0") + attribute(_OF_CHAIN, chain.encode() + b"\0")
+    try:
+        with looking.opened() as netlink:
+            # To the end: the next question would find the kernel still answering.
+            return len(list(netlink.dump(GET_RULE, _GENERIC.pack(_FAMILIES[family], 0, 0) + asked))) > 0
+    except OSError:
+        return False
 
 
 def _objects(netlink: Netlink, kind: int) -> Iterator[tuple[tuple[int, str], dict[int, bytes]]]:

@@ -162,7 +162,7 @@ def _place_of(url: str) -> Iterator[Place]:
 def _apt_lists(root: Path) -> Iterator[str]:
     for file in [root / "etc/apt/sources.list", *files_in(root / "etc/apt/sources.list.d", ".list")]:
         for line in lines_of(file):
-            words = re.sub(r"\[[^\]]*\]", " ", line.partition("#")[0], count=1).split()
+            words = re.sub(r"\[[^\[\]]*\]", " ", line.partition("#")[0], count=1).split()
             if len(words) > 1 and words[0] in {"deb", "deb-src"}:
                 yield words[1]
 
@@ -177,7 +177,7 @@ def _apt_sources(root: Path) -> Iterator[str]:
 
 
 def _stanza(text: str) -> dict[str, str]:
-    fields: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     key = ""
     for line in text.split("\n"):
         if line.startswith("#"):
@@ -185,8 +185,8 @@ def _stanza(text: str) -> dict[str, str]:
         if line[:1] not in {" ", "\t"}:
             key = line.partition(":")[0].strip().lower()
             line = line.partition(":")[2]  # noqa: PLW2901 - the rest of the same line
-        fields[key] = f"{fields.get(key, '')} {line}"
-    return fields
+        fields.setdefault(key, []).append(line)
+    return {name: " ".join(lines) for name, lines in fields.items()}
 
 
 def _apt_proxies(root: Path) -> Iterator[str]:

@@ -5,12 +5,13 @@ the agent's mark, so the firewall drops them. The agent then asks the resolvers 
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from stanch.agent.host.configured import lines_of
-from stanch.core.types import AnyAddress
+from stanch.core.types import AnyAddress, parse_address
 
 MAX_RESOLVERS = 8
 MAX_SEARCH = 6
@@ -64,10 +65,9 @@ def read_hosts(names: Collection[str], root: Path = Path("/")) -> Mapping[str, t
     for line in lines_of(root / HOSTS, limit=MAX_HOSTS_BYTES):
         address, *aliases = line.partition("#")[0].split() or [""]
         for alias in {one.lower().rstrip(".") for one in aliases} & wanted.keys():
-            parsed = _address(address)
-            if parsed is not None:
-                found.setdefault(wanted[alias], []).append(parsed)
-    return {name: tuple(dict.fromkeys(addresses)) for name, addresses in found.items()}
+            with suppress(ValueError):  # it is none, or has a zone, with which no firewall can do anything
+                found.setdefault(wanted[alias], []).append(parse_address(address))
+    return {name: tuple(dict.fromkeys(addresses)) for name, addresses in found.items() if addresses}
 
 
 def _read(path: Path) -> tuple[tuple[AnyAddress, ...], tuple[str, ...]]:

@@ -3,7 +3,9 @@
 Two tables of our own. `inet stanch` filters what the host's own network stack sends, receives and forwards; it comes
 before everything else (priority -300), needs no connection tracking, and an accept in it is not final: other tables
 still see the packet. `netdev stanch` filters what leaves through each device, so that frames made by raw sockets or
-switched by a bridge do not get out either.
+switched by a bridge do not get out either; and what enters, so that devices that take their frames before the IP stack
+sees them (macvlan, ipvlan, bridges) hear nothing. There it comes after everything else: what others rewrite is judged
+as it is in the end.
 
 Everything that drops matches only while the set `armed` holds an element, and the element has a time-out: the kernel
 stops enforcing by itself, whoever is still alive. The chains' policy is accept, because a new base chain is consulted
@@ -16,9 +18,10 @@ verdict of its own: a full set lets the packet pass that it could not learn.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from stanch.agent.host.arming import armed
 from stanch.agent.host.mark import AGENT_MARK, MARK_BITS
 from stanch.agent.host.openings import EVERY_PORT, VERSIONS, Element, Layer, Layout, Shape
 from stanch.agent.host.openings import layout as layout_of
@@ -45,6 +48,10 @@ _FIRST = "tcp flags & (syn | ack) == syn"
 _PROTOCOL = {Transport.TCP: ("tcp", "tcp"), Transport.UDP: ("udp", "udp"), Transport.ICMP: ("icmp", "ipv6-icmp")}
 _IP = {4: "ip", 6: "ip6"}
 _WHOLE = {4: "0.0.0.0-255.255.255.255", 6: f"::-{'ffff:' * 7}ffff"}
+
+
+DEVICE_CHAINS = (("device", "egress", "outbound"), ("enters", "ingress", "inbound"))
+"""Of each device: how the name of the chain begins, its hook, and where it leads."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,6 +81,12 @@ class Frame:
     secret: int = 1
     """31 random bits, never 0: the priority of packets that the output chain lets pass for somebody in particular."""
 
+    fib: bool = True
+    """Can a device ask whose address it is?"""
+
+    quiet: bool = False
+    """Are local programs left waiting, instead of being told that they are cut off?"""
+
     cgroups: str = ""
     """What nft wants in front of a path below the root of cgroup v2: `unified/` where version 1 has the root."""
 
@@ -83,6 +96,11 @@ def tables(layout: Layout, frame: Frame) -> list[Table]:
     sets = list(_sets(layout, frame))
     made = [Table(family="inet", sets=[*sets, *_learned()], chains=chains("inet", layout, frame))]
     return [*made, Table(family="netdev", sets=sets, chains=chains("netdev", layout, frame))] if frame.egress else made
+
+
+def closed(layout: Layout) -> Layout:
+    """The same without openings, which is in force within milliseconds."""
+    return replace(layout, allow=(), layers=dict.fromkeys(layout.layers, ()), bound=())
 
 
 def render(rules: IsolationRules, devices: Sequence[Device], *, lift_after: timedelta | None) -> str:
@@ -99,7 +117,7 @@ def chains(family: str, layout: Layout, frame: Frame) -> list[Chain]:
     """What filters the host's own stack and what it forwards, or what filters each device."""
     notes = Chain(name="notes", rules=_notes(layout, frame))
     if family == "netdev":
-        return [notes, *_egress(layout, frame)]
+        return [notes, *_devices(layout, frame)]
     return [
         notes,
         *_answers(frame),
@@ -109,8 +127,8 @@ def chains(family: str, layout: Layout, frame: Frame) -> list[Chain]:
     ]
 
 
-def _egress(layout: Layout, frame: Frame) -> list[Chain]:
-    """One chain for each device, all of them leading to the same rules.
+def _devices(layout: Layout, frame: Frame) -> list[Chain]:
+    """Two chains for each device, all of them leading to the same rules.
 
     The kernel's listing does not name a chain's device to every nft; the comment does.
     """
@@ -118,13 +136,15 @@ def _egress(layout: Layout, frame: Frame) -> list[Chain]:
     return [
         Chain(name="answered", rules=[*_answered("daddr", "dport", "sport")[:3], "meta l4proto udp accept"]),
         Chain(name="outbound", rules=_outbound(layout, frame)),
+        Chain(name="inbound", rules=_inbound(layout, frame)),
         *(
             Chain(
-                name=f"device_{one.index}",
-                hook=f'egress device "{one.name}"',
-                rules=[f'goto outbound comment "{one.name}"'],
+                name=f"{prefix}_{one.index}",
+                hook=f'{hook} device "{one.name}"',
+                rules=[f'goto {target} comment "{one.name}"'],
             )
             for one in covered
+            for prefix, hook, target in DEVICE_CHAINS
         ),
     ]
 
@@ -154,22 +174,6 @@ def _sets(layout: Layout, frame: Frame) -> Iterator[Set]:
     for base, layers in layout.layers.items():
         for number, layer in enumerate(layers):
             yield _layer(f"{base}_{number}", int(base[-1]), layer)
-
-
-def armed(lift_after: timedelta | None) -> Set:
-    """While it holds its element, everything that drops drops."""
-    return Set(name="armed", kind="mark", options="flags timeout", elements=[f"0x0{timeout(lift_after)}"])
-
-
-def timeout(lift_after: timedelta | None) -> str:
-    """How long an element stays, in nft's words; nothing for ever."""
-    if lift_after is None:
-        return ""
-    # Piece by piece: nft takes no number of more than eight digits, ten thousand hours in seconds are that long.
-    whole = max(lift_after, timedelta(milliseconds=1))
-    minutes, rest = divmod(whole, timedelta(minutes=1))
-    hours, minute = divmod(minutes, 60)
-    return f" timeout {hours // 24}d{hours % 24}h{minute}m{rest.seconds}s{rest.microseconds // 1000}ms"
 
 
 def _layer(name: str, version: int, layer: Layer) -> Set:
@@ -209,7 +213,7 @@ def _learned() -> Iterator[Set]:
 
 def _notes(layout: Layout, frame: Frame) -> list[str]:
     """Nothing jumps there. A note that is too long goes on in the next, which begins with a plus sign."""
-    first = " ".join([FIRST_NOTE, ENDING, *["dhcp"] * layout.dhcp, *["egress"] * frame.egress])
+    first = " ".join([FIRST_NOTE, ENDING, *["dhcp"] * layout.dhcp, *["egress"] * frame.egress, *["fib"] * frame.fib])
     return [f'return comment "{part}"' for note in (first, *map(note_of, layout.bound)) for part in _cut(note)]
 
 
@@ -309,6 +313,20 @@ def _answered(side: str, remote: str, local: str) -> list[str]:
 def _input(layout: Layout, frame: Frame) -> list[str]:
     return [
         "iif lo accept",
+        *_arriving(layout),
+        *_resolvers("", "s", "jump answered_in"),
+        *_layered(layout, "in", "saddr", ("sport", "dport"), "jump entered"),
+        *_layered(layout, "out", "saddr", ("sport", "dport"), "jump answered_in"),
+        *(rule for one in layout.bound for rule in _bound_input(one, frame)),
+        # IPv6 is put together only behind this hook: a later piece tells no ports, and is nothing without the first.
+        "frag frag-off != 0 accept",
+        f"{_ARMED} counter drop",
+    ]
+
+
+def _arriving(layout: Layout) -> list[str]:
+    """What may come in to an isolated host, besides the answers that its openings get."""
+    return [
         # Answers of DHCP come from servers that we cannot know.
         *["meta nfproto ipv4 udp sport 67 udp dport 68 accept"] * layout.dhcp,
         *["ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept"] * layout.dhcp,
@@ -322,16 +340,6 @@ def _input(layout: Layout, frame: Frame) -> list[str]:
         f"ip saddr @allow4_{ENDING} accept",
         f"ip6 saddr @allow6_{ENDING} accept",
         *(f"{ip} saddr . tcp sport @proxy{version}_{ENDING} {_NOT_FIRST} accept" for version, ip in _IP.items()),
-        *(
-            f"{ip} saddr @resolver{version}_{ENDING} meta l4proto {{ tcp, udp }} th sport 53 jump answered_in"
-            for version, ip in _IP.items()
-        ),
-        *_layered(layout, "in", "saddr", ("sport", "dport"), "jump entered"),
-        *_layered(layout, "out", "saddr", ("sport", "dport"), "jump answered_in"),
-        *(rule for one in layout.bound for rule in _bound_input(one, frame)),
-        # IPv6 is put together only behind this hook: a later piece tells no ports, and is nothing without the first.
-        "frag frag-off != 0 accept",
-        f"{_ARMED} counter drop",
     ]
 
 
@@ -345,10 +353,14 @@ def _output(layout: Layout, frame: Frame) -> list[str]:
         *_layered(layout, "out", "daddr", ("dport", "sport"), "jump left"),
         *_layered(layout, "in", "daddr", ("dport", "sport"), "jump answered_out"),
         *(rule for one in layout.bound for rule in _bound_output(one, frame)),
-        # Local programs learn at once that they are cut off, instead of waiting for time-outs.
-        f"{_ARMED} meta l4proto tcp counter reject with tcp reset",
-        f"{_ARMED} counter reject with icmpx admin-prohibited",
+        *_refusal(frame),
     ]
+
+
+def _refusal(frame: Frame) -> list[str]:
+    # Local programs learn at once that they are cut off, instead of waiting for time-outs.
+    told = ["meta l4proto tcp counter reject with tcp reset", "counter reject with icmpx admin-prohibited"]
+    return [f"{_ARMED} {one}" for one in (["counter drop"] if frame.quiet else told)]
 
 
 def _leaving(layout: Layout) -> list[str]:
@@ -367,11 +379,14 @@ def _leaving(layout: Layout) -> list[str]:
 def _own_ways(which: str, verdict: str) -> list[str]:
     """Proxies and resolvers, for the agent's own packets."""
     proxies = [f"{which} {ip} daddr . tcp dport @proxy{version}_{ENDING} {verdict}" for version, ip in _IP.items()]
-    resolvers = [
-        f"{which} {ip} daddr @resolver{version}_{ENDING} meta l4proto {{ tcp, udp }} th dport 53 {verdict}"
+    return [*proxies, *_resolvers(f"{which} ", "d", verdict)]
+
+
+def _resolvers(which: str, side: str, verdict: str) -> list[str]:
+    return [
+        f"{which}{ip} {side}addr @resolver{version}_{ENDING} meta l4proto {{ tcp, udp }} th {side}port 53 {verdict}"
         for version, ip in _IP.items()
     ]
-    return [*proxies, *resolvers]
 
 
 def _outbound(layout: Layout, frame: Frame) -> list[str]:
@@ -392,6 +407,25 @@ def _outbound(layout: Layout, frame: Frame) -> list[str]:
         *(f"meta priority {_priority(frame)} {_matches(one, 'output')} accept" for one in layout.bound),
         f"meta priority {_priority(frame)} meta l4proto 0-255 ip frag-off & 0x1fff != 0 accept",
         f"meta priority {_priority(frame)} meta l4proto 0-255 exthdr frag exists accept",
+        f"{_ARMED} counter drop",
+    ]
+
+
+def _inbound(layout: Layout, frame: Frame) -> list[str]:
+    """What may enter through a device: never less than what the input chain lets pass, which decides for the host."""
+    return [
+        *["meta pkttype host fib daddr type local accept"] * frame.fib,  # the fastest, and most of what comes
+        # ARP, and what keeps a link up. Only IP is filtered for the host itself.
+        "meta protocol != { ip, ip6 } accept",
+        # Nothing is put together yet: a later piece tells no ports, and is nothing without the first.
+        "ip frag-off & 0x1fff != 0 accept",
+        "frag frag-off != 0 accept",
+        *(one.replace("meta nfproto ipv4", "meta protocol ip") for one in _arriving(layout)),
+        *_resolvers("", "s", "accept"),
+        *_layered(layout, "in", "saddr", ("sport", "dport"), "accept"),
+        *_layered(layout, "out", "saddr", ("sport", "dport"), "jump answered"),
+        # Whose they are is known only to the input chain.
+        *(f"{_matches(one, 'input')} accept" for one in layout.bound),
         f"{_ARMED} counter drop",
     ]
 

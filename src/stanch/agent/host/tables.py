@@ -12,7 +12,8 @@ from contextlib import suppress
 import structlog
 
 from stanch.agent.host.nft import Listing, Nft
-from stanch.agent.host.owner import Kernel, Owner, look
+from stanch.agent.host.owner import Kernel, Looking, Owner, has_rules, look
+from stanch.agent.host.remembered import State, state_of
 from stanch.agent.host.tablespec import NOTHING, Family, Parts, Table, ending, rule_statements, set_statements
 from stanch.core.errors import ActionFailed, Conflict, StanchError, Unsupported
 
@@ -29,12 +30,19 @@ _Kernels = dict[tuple[Family, str], Kernel]
 class Tables:
     """The tables of one name, inet and netdev."""
 
-    def __init__(self, nft: Nft, name: str, *, own: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, nft: Nft, name: str, *, own: Callable[[], Awaitable[bool]], looking: Looking) -> None:
         self.name = name
+        self._looking = looking
         self._bridge = f"{name}_bridge"
         self._nft = nft
         self._own = own
         self.owner = Owner(name)
+        self._closing: list[tuple[Family, str, str]] = []
+        """The chains that were put there last and end with what drops."""
+        self._left: State | None = None
+        """What the kernel had after our last change."""
+        self._timed: list[tuple[Family, str]] = []
+        """The sets whose element says how long the tables are in force."""
 
     async def put(self, wanted: Sequence[Table], *, anew: bool = False) -> None:
         """Bring the kernel to these tables, and remove others of our name.
@@ -49,9 +57,47 @@ class Tables:
                 await self._through_bridge(wanted, there, owns=owns)
             else:
                 await self._in_place(wanted, there, owns=owns)
+            self._closing = [
+                (table.family, self.name, chain.name)
+                for table in wanted
+                for chain in table.chains
+                if chain.rules and _ends_all(chain.rules[-1])
+            ]
+        except BaseException:
+            self._timed = []
+            raise
         finally:
             if owns:
                 self._take_what_is_there()
+            self._left = self.state()
+
+    async def rearm(self, element: str) -> bool:
+        """Let the same be in force for another time; False if it is not, as far as can be told, what we put there."""
+        if not self._timed or self._left is None or self.state() != self._left:
+            return False
+        owns = bool(self.owner.port)
+        self.owner.release()
+        lines = [
+            line
+            for family, name in self._timed
+            for line in (
+                f"flush set {family} {self.name} {name};",
+                f"add element {family} {self.name} {name} {{ {element} }};",
+            )
+        ]
+        try:
+            await self._nft.apply(_joined(lines))
+        except ActionFailed:
+            return False
+        finally:
+            if owns:
+                self._take_what_is_there()
+            self._left = self.state()
+        return True
+
+    def state(self) -> State | None:
+        """What the kernel has of these tables; None if it does not tell."""
+        return state_of(self.name, self._looking)
 
     async def drop(self) -> bool:
         """Remove them in one transaction; False if there were none."""
@@ -71,12 +117,16 @@ class Tables:
         """The kernel's listing of each, inet first; None where there is none."""
         return await self._nft.tables(*((family, self.name) for family in FAMILIES))
 
+    def is_open(self) -> bool:
+        """Is one of the chains that drop what is left gone, or without rules?"""
+        return not all(has_rules(*one, self._looking) for one in self._closing)
+
     def close(self) -> None:
         """Let go; the tables stay in force, as orphans if they were owned."""
         self.owner.release()
 
     def _look(self) -> _Kernels:
-        there = look([self.name, self._bridge])
+        there = look([self.name, self._bridge], self._looking)
         for (family, name), one in there.items():
             if one.owner and one.owner != self.owner.port:
                 raise Conflict(
@@ -93,7 +143,7 @@ class Tables:
 
     def _take_what_is_there(self) -> None:
         try:
-            there = look([self.name])
+            there = look([self.name], self._looking)
             families = [family for (family, _name), one in there.items() if one.persists]
             if families:
                 self.owner.take(families)
@@ -126,7 +176,7 @@ class Tables:
                 await self._nft.apply(_joined(_added(missing, self._bridge)))
             await self._fill(self._bridge, wanted, before)
         except StanchError:
-            await self._nft.apply(_joined(_deleted(look([self._bridge]))))
+            await self._nft.apply(_joined(_deleted(look([self._bridge], self._looking))))
             raise
         # If anything fails from here on, the bridge is what is in force.
         if ours:
@@ -163,6 +213,11 @@ class Tables:
         for table in wanted:
             lines += rule_statements(table, name, end, parts[table.family, name])
         await self._nft.apply(_joined(lines))
+        self._timed = [(table.family, f"{one.name}_{end}") for table in wanted for one in table.sets if one.times]
+
+
+def _ends_all(rule: str) -> bool:
+    return "counter drop" in rule or "counter reject" in rule
 
 
 def _added(families: Iterable[Family], name: str) -> list[str]:

@@ -44,7 +44,9 @@ _BYTES = 65_536
 _AT_ONCE = 200
 """Datagrams that are read before somebody else has a turn."""
 
-_MAX_QUEUE = 1000
+_MAX_FOREIGN = 20
+"""Changes by others that wait to be repaired, each with all that it takes: more of them are repaired with the last."""
+
 _MAX_KINDS = 20
 _LOOK_AT_GROUPS = 1.0
 """Seconds between two looks at the control groups of the rules: the kernel tells nobody that one was made again."""
@@ -231,11 +233,12 @@ class Watch:
             self._tell(Lost())
 
     def _tell(self, change: Change) -> None:
-        if len(self._found) >= _MAX_QUEUE:
-            self._found.clear()
-            change = Lost()
         # One of a kind is enough, until somebody has taken it.
-        if isinstance(change, Foreign) or change not in self._found:
+        if isinstance(change, Foreign):
+            known = sum(isinstance(one, Foreign) for one in self._found) >= _MAX_FOREIGN
+        else:
+            known = change in self._found
+        if not known:
             self._found.append(change)
         self._news.set()
 

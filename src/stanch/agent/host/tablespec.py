@@ -25,6 +25,8 @@ class Set:
     elements: Sequence[str] = ()
     learns: bool = False
     """Does it keep what it holds when the rules are replaced?"""
+    times: bool = False
+    """Does its one element say how long the tables are in force?"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,12 @@ class Chain:
     name: str
     rules: Sequence[str]
     hook: str = ""
-    """input, output, forward or `egress device "NAME"`."""
+    """input, output, forward, or `ingress device "NAME"` and `egress device "NAME"`."""
+
+    @property
+    def priority(self) -> int:
+        """Where it stands in its hook."""
+        return LAST if "device" in self.hook else PRIORITY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,10 @@ class Parts:
 
 NOTHING = Parts()
 PRIORITY = -300
-"""Before everything else, in every hook."""
+"""Before everything else, in the hooks of the IP stack."""
+
+LAST = 2_147_483_647
+"""After everything else, in the hooks of a device: whoever follows could rewrite what was let pass."""
 
 ENDING = "<ending>"
 """In rules: how the names of the fixed sets end this time."""
@@ -94,7 +104,7 @@ def rule_statements(table: Table, name: str, end: str, there: Parts = NOTHING) -
     for old in sorted(there.sets - {_full_name(one, end) for one in table.sets}):
         yield f"delete set {where} {old};"
     for chain in table.chains:
-        hook = f"type filter hook {chain.hook} priority {PRIORITY}; policy accept; " if chain.hook else ""
+        hook = f"type filter hook {chain.hook} priority {chain.priority}; policy accept; " if chain.hook else ""
         yield f"add chain {where} {chain.name} {{ {hook}}};"
     for chain in table.chains:
         for rule in chain.rules:

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stanch.core.action import expectation
 from stanch.core.errors import Invalid, NotFound, StanchError, TooLarge, Unavailable
 
 MAX_BODY_BYTES = 1_048_576
@@ -79,7 +80,9 @@ def _invalid(wrong: Sequence[Any]) -> Invalid:
     named = [(".".join(map(str, one["loc"])) or "body", one) for one in wrong[:MAX_NAMED]]
     got = ", ".join(f"{where}={_shown(where, one)}" for where, one in named)
     return Invalid(
-        "The request is wrong", got=got, expected="; ".join(f"{where}: {one['msg']}" for where, one in named)
+        "The request is wrong",
+        got=got,
+        expected="; ".join(f"{where}: {expectation(one['msg'])}" for where, one in named),
     )
 
 

@@ -30,7 +30,7 @@ class DetectionPage(LooseModel):
 @router.get("/detections")
 async def list_detections(
     *,
-    _caller: Reader,
+    caller: Reader,
     services: House,
     endpoint: OfEndpoint = "",
     kind: OfKind = "",
@@ -38,10 +38,10 @@ async def list_detections(
     after: AfterDetection = None,
     limit: Limit = 50,
 ) -> DetectionPage:
-    """What agents and the server noticed, newest first."""
+    """What agents and the server noticed, newest first; on the endpoints that your labels let you act on."""
     items, following = await services.database.read(
         lambda connection: detections.page(
-            connection, endpoint=endpoint, kind=kind, severity=severity, after=after, limit=limit
+            connection, caller, endpoint=endpoint, kind=kind, severity=severity, after=after, limit=limit
         )
     )
     return DetectionPage(items=items, next=None if following is None else str(following))
