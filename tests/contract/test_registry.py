@@ -102,7 +102,7 @@ def test_its_examples_are_real(one: AnyAction, line: str) -> None:
     """Each example of the help is a command line that parses, into parameters that pass."""
     context = order_command(one).make_context(one.command, shlex.split(line))
     given: dict[str, Any] = {name.removeprefix("own_"): value for name, value in context.params.items()}
-    assert given["endpoints"] or given["labels"]
+    assert given["endpoints"] or given["labels"] or given["group"]
     one.parse(raw_params(options_of(one.params), given))
 
 
