@@ -240,7 +240,7 @@ def main() -> None:
             found = endpoint.run(lambda: measure(machine, outside, endpoint, peer, chosen.times))
     exclusions = under_isolation.many_exclusions(chosen.exclusions, max(3, chosen.times // 8))
     harness.progress("exclusions")
-    price = under_isolation.throughput(max(2, chosen.times // 16), 0.5)
+    price = under_isolation.throughput(max(2, chosen.times // 8), 0.5)
     harness.progress("throughput")
     open_for = under_isolation.windows(chosen.flushes)
     harness.progress("flushes")

@@ -591,7 +591,7 @@ async def test_the_servers_own_machine_is_refused(endpoint, address):
 async def test_the_servers_own_machine_is_refused_to_a_rule(endpoint):
     """A detection on the server's machine must not end the whole fleet's connection."""
     endpoint.origin = "rule"
-    endpoint.firewall.addresses.add(SERVER.address)
+    endpoint.firewall.addresses += (SERVER.address,)
     with pytest.raises(Conflict):
         await isolate.run(endpoint.host, Isolate())
 

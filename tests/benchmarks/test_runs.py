@@ -17,6 +17,12 @@ ROOT = Path(__file__).parents[2]
     [
         ("dispatch", ["--agents", "20", "--rounds", "1"], "order_to_all_committed_s"),
         ("roundtrip", ["--orders", "5"], "roundtrip_median_ms"),
+        pytest.param(
+            "isolation",
+            ["--times", "4", "--exclusions", "50", "--flushes", "2", "--fleet", "5"],
+            "order_to_verified_median_ms",
+            marks=pytest.mark.root,
+        ),
     ],
 )
 def test_it_runs_and_reports(name, options, figure):

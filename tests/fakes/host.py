@@ -101,7 +101,7 @@ class FakeFirewall:
     """Can this machine not do all of it?"""
     damaged: bool = False
     """Has somebody else taken a part of it away?"""
-    addresses: set[AnyAddress] = field(default_factory=lambda: {ip_address("10.0.0.5"), ip_address("127.0.0.1")})
+    addresses: tuple[AnyAddress, ...] = (ip_address("10.0.0.5"), ip_address("127.0.0.1"))
     blocked: tuple[tuple[Block, datetime | None], ...] = ()
     """Blocks in force, each with its end."""
     not_covered: tuple[str, ...] = ()

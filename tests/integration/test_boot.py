@@ -5,10 +5,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +14,10 @@ import pytest
 from stanch.agent.host.clock import boot_seconds
 from stanch.core.network import IsolationState
 from stanch.core.rest import EndpointView
-from stanch.demo.act_attack import Attack
-from stanch.demo.lab import HOSTNAME, SERVER_V4, SERVER_V6, Lab, output_of
+from stanch.demo.lab import HOSTNAME, SERVER_V4, SERVER_V6, output_of
 from stanch.demo.program import Program, children_of, wait_until
 from stanch.demo.responder import STANCH, monotonic_of
-from stanch.demo.scene import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS, Scene
+from stanch.demo.scene import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS
 from stanch.demo.stage import AGENT_PLACES, GATEWAY_PORT, Stage
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -52,17 +49,6 @@ class Rebooted:
         spaces = ("unshare", "--mount", "--time", f"--boottime={offset}", "--fork", "--kill-child")
         command = (*spaces, "sh", "-ec", REBOOT, "boot", *argv)
         return self.stage.lab.start(self.stage.lab.endpoint, command, log=log, env=AGENT_PLACES, ends_on=signal.SIGKILL)
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """A lab in which the attack runs, the client works, and the endpoint is online."""
-    with Lab(labs=tmp_path / "labs") as lab, Stage(lab) as stage:
-        act = Attack(Scene(stage))
-        act.attack()
-        act.server_first_start()
-        act.enrol()
-        yield stage
 
 
 def reboot(stage: Stage) -> Rebooted:

@@ -12,6 +12,7 @@ from stanch.core.frames import Deliver, FromAgent, Notice, Report
 from stanch.core.task import State
 from stanch.server.gateway.inbox import Inbox, Received
 from stanch.server.signer import Signer
+from tests.fakes.waiting import eventually
 from tests.integration.stack import LiveAgent, LiveServer, until
 
 pytestmark = pytest.mark.slow
@@ -54,8 +55,10 @@ def tap(monkeypatch: pytest.MonkeyPatch) -> Tap:
 
 
 async def deliver(server: LiveServer, agent: LiveAgent, envelope: str) -> None:
-    """Put an envelope on the endpoint's open link."""
-    await server.running.services.dispatcher._links[agent.endpoint].send(Deliver(envelope=envelope))
+    """Put an envelope on the endpoint's link, which is attached a moment after the endpoint is online."""
+    links = server.running.services.dispatcher._links
+    await eventually(lambda: agent.endpoint in links)
+    await links[agent.endpoint].send(Deliver(envelope=envelope))
 
 
 def kill_body(pid: int) -> OrderBody:

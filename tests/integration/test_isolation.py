@@ -3,18 +3,15 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from stanch.core.rest import EndpointView, OrderView, TaskView
 from stanch.core.task import State
-from stanch.demo.act_attack import Attack
-from stanch.demo.lab import HOSTNAME, Lab, output_of
+from stanch.demo.lab import HOSTNAME, output_of
 from stanch.demo.program import children_of, wait_until
 from stanch.demo.responder import monotonic_of
-from stanch.demo.scene import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS, Scene
+from stanch.demo.scene import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS
 from stanch.demo.stage import GATEWAY_PORT, Stage
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -24,17 +21,6 @@ CONFIRM_SECONDS, KERNEL_SECONDS = 60, 75
 """How long the agent waits for its server under new rules, and when the kernel gives up even without the agent."""
 
 NO_NEW = f"add rule inet gone f tcp dport {GATEWAY_PORT} tcp flags & (syn | ack) == syn drop"
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """A lab in which the attack runs, the client works, and the endpoint is online."""
-    with Lab(labs=tmp_path / "labs") as lab, Stage(lab) as stage:
-        act = Attack(Scene(stage))
-        act.attack()
-        act.server_first_start()
-        act.enrol()
-        yield stage
 
 
 def online(stage: Stage) -> bool:

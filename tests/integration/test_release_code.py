@@ -14,11 +14,10 @@ from stanch.demo.program import wait_until
 from stanch.demo.responder import monotonic_of
 from stanch.demo.scene import READ_SECONDS
 from stanch.demo.stage import AGENT_PLACES, Stage
-from tests.integration.test_isolation import client_came_back, heard, stage
+from tests.integration.test_isolation import client_came_back, heard
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-__all__ = ["stage"]  # a fixture
 
 NOBODY = 65_534
 AS_NOBODY = f"""

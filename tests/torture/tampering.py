@@ -22,7 +22,8 @@ _CONTAINER_RULES = (
 
 
 def container_rules(world: World) -> None:
-    """As a container engine makes them."""
+    """As a container engine makes them, in place of what a flush of others may have left."""
+    no_container_rules(world)
     for line in _CONTAINER_RULES:
         world.lab.endpoint.command(line)
 

@@ -29,6 +29,8 @@ MAX_ANSWER: Final = 256 * 1_048_576
 """An order on very many endpoints, with all results, stays below this."""
 
 CONNECT_SECONDS: Final = 10.0
+KEPT_SECONDS = 3.0
+"""An idle connection is used again for so long."""
 READ_SECONDS: Final = 30.0
 STREAM_SECONDS: Final = 10.0
 """A stream that is silent for so long is opened anew; shorter than the server's beats, which tell nothing new."""
@@ -66,6 +68,8 @@ class Http:
             verify=verify,
             headers=headers,
             timeout=httpx2.Timeout(patience, connect=min(patience, CONNECT_SECONDS)),
+            # Shorter than the server's: a connection that it is just closing must not get a question.
+            limits=httpx2.Limits(keepalive_expiry=KEPT_SECONDS),
             transport=transport,
         )
 

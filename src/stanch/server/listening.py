@@ -20,6 +20,9 @@ EVERYWHERE = "::"
 
 BACKLOG = 4096
 HANDSHAKE_SECONDS = 15
+KEPT_SECONDS = 30
+"""Idle connections of clients stay open for so long: longer than a client dares to use one again."""
+
 GRACE_SECONDS = 1
 LINGER_SECONDS = 1
 """Time for a client that was refused to notice, while it still sends."""
@@ -58,6 +61,7 @@ class ApiServer(uvicorn.Server):
                 http="httptools",
                 backlog=BACKLOG,
                 h11_max_incomplete_event_size=HEADER_BYTES,
+                timeout_keep_alive=KEPT_SECONDS,
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 ssl_context_factory=lambda _config, _default: tls,
             )

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.fakes.host import FakeEndpoint, Life
 
-AGENTS_OWN = {"journal", "effects", "progress", "life", "task"}
+AGENTS_OWN = {"journal", "effects", "progress", "life", "task", "origin", "settings"}
 """Parts of a fake endpoint that belong to the agent, and die with it."""
 
 NOT_THE_ENDPOINT = {"server", "clock"}
