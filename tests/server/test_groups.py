@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 from stanch.core.errors import NotFound
+from stanch.core.rest import LAST_RANK, GroupCreate
 from stanch.core.settings import GroupSettings, IsolationSettings
 from stanch.server import groups
-from stanch.server.groups import EVERY, EVERY_RANK, MAX_NAMED, NOTHING, Decided, Group
+from stanch.server.groups import EVERY, MAX_NAMED, NOTHING, Decided, Group
 from stanch.server.store import tables
 
 LABELS = ["env=prod", "env=test", "role=web", "role=db"]
@@ -100,7 +101,7 @@ async def test_the_group_of_every_endpoint_is_always_there(parts) -> None:
     assert (every.name, every.labels, every.rank, every.settings, every.version) == (
         EVERY,
         frozenset(),
-        EVERY_RANK,
+        LAST_RANK,
         {},
         0,
     )
@@ -135,3 +136,10 @@ async def test_selectors_come_without_policies(parts) -> None:
     )
     assert [one.settings for one in await parts.database.read(groups.selectors)] == [{}]
     assert [one.settings for one in await parts.database.read(groups.with_policies)] == [{"isolation": {}}]
+
+
+@pytest.mark.parametrize("name", ["WEB", "", "-web", "web prod", "w" * 64, "wéb", "web\n"])
+def test_a_name_that_no_group_may_have_is_refused_in_words(name):
+    """What is right is said in words, not as a pattern."""
+    with pytest.raises(ValueError, match="small letters, digits"):
+        GroupCreate(name=name, labels=())

@@ -16,7 +16,7 @@ from stanch.core.model import LooseModel, Model
 from stanch.core.policy import Origin, Role, Solution
 from stanch.core.settings import GroupSettings, NewSettings
 from stanch.core.task import State
-from stanch.core.types import Duration, Id, Instant, Label, Name, Text, hours
+from stanch.core.types import Duration, GroupName, Id, Instant, Label, Name, Text, hours
 
 MAX_TARGETS = 100_000
 
@@ -42,6 +42,10 @@ class ServerAddressesView(LooseModel):
     """URLs that were announced besides."""
     peers: tuple[Text, ...] = ()
     """The addresses behind all of them, as the server resolves them now."""
+
+
+LAST_RANK = 1_000_000
+"""Of the group of every endpoint, which decides after all others."""
 
 
 class OrderCommon(Model):
@@ -166,11 +170,11 @@ class LabelChange(Model):
 class GroupCreate(Model):
     """A group to be made: a name for the endpoints that carry all of its labels."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    name: GroupName
     """Small letters, digits and . _ -"""
     labels: Annotated[tuple[Label, ...], Field(max_length=20)]
     """Labels that its endpoints carry; none means all endpoints."""
-    rank: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    rank: Annotated[int, Field(ge=1, le=LAST_RANK)] = 1000
     """Of the groups of an endpoint the one with the smallest rank decides, section by section."""
     description: Text = ""
     """What it is for."""
@@ -181,7 +185,7 @@ class GroupChange(Model):
 
     labels: Annotated[tuple[Label, ...], Field(max_length=20)] | None = None
     """Labels that its endpoints carry."""
-    rank: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    rank: Annotated[int, Field(ge=1, le=LAST_RANK)] | None = None
     """Its rank."""
     description: Text | None = None
     """What it is for."""

@@ -337,6 +337,19 @@ def _parse_label(text: str) -> str:
 Label = Annotated[str, AfterValidator(_parse_label), WithJsonSchema({"type": "string", "pattern": _LABEL})]
 """`key=value`."""
 
+_GROUP = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+
+def _parse_group(text: str) -> str:
+    """The same text; ValueError, in words, if no group may be called so."""
+    if not re.fullmatch(_GROUP.strip("^$"), text):
+        raise ValueError(f"got {text[:70]!r}, expected small letters, digits and . _ -, at most 63, such as web-prod")
+    return text
+
+
+GroupName = Annotated[str, AfterValidator(_parse_group), WithJsonSchema({"type": "string", "pattern": _GROUP})]
+"""What a group may be called."""
+
 
 class EvidenceRef(Model):
     """Where bytes taken from an endpoint are kept, and how to check them."""

@@ -16,7 +16,6 @@ from stanch.server.store.tables import groups as table
 EVERY = "all"
 """The group of every endpoint: always there, and the last to decide."""
 
-EVERY_RANK = 1_000_000
 MAX_GROUPS = 1000
 MAX_NAMED = 20
 """Groups that an error names."""

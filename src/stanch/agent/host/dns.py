@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stanch.agent.host.blocking import Blocking
 from stanch.agent.host.mark import mark
 from stanch.agent.host.resolvers import Resolvers, read_hosts, read_resolvers
+from stanch.agent.host.slow_questions import SlowQuestions
 from stanch.core.types import AnyAddress, parse_address
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ class SystemResolver:
     """Asks the system's library, which goes by nsswitch.conf."""
 
     def __init__(self) -> None:
-        self._blocking = Blocking[list[str]]("resolver")
+        self._library = SlowQuestions[list[str]]("resolver")
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         """The addresses of a name, none if there is no such name; OSError if nobody tells."""
-        return await self._blocking.ask((host, port), lambda: _ask_library(host, port))
+        return await self._library.ask((host, port), lambda: _ask_library(host, port))
 
 
 def _ask_library(host: str, port: int) -> list[str]:

@@ -13,10 +13,10 @@ from functools import cached_property, partial
 
 import structlog
 
-from stanch.agent.host import blocks as blocking
+from stanch.agent.host import blocks as block_tables
 from stanch.agent.host.arming import arming
-from stanch.agent.host.around import detours
 from stanch.agent.host.cgroups import Hierarchy, hierarchy
+from stanch.agent.host.detours import detours
 from stanch.agent.host.judge import judge, xdp_sockets
 from stanch.agent.host.links import LOOPBACK, links, local_addresses
 from stanch.agent.host.listing import Listed, parse
@@ -70,7 +70,7 @@ class NftFirewall:
         self._own = own
         self._looking = Looking()
         self._tables = Tables(self._nft, TABLE, own=self._owns, looking=self._looking)
-        self._block_tables = Tables(self._nft, blocking.TABLE, own=self._owns, looking=self._looking)
+        self._block_tables = Tables(self._nft, block_tables.TABLE, own=self._owns, looking=self._looking)
         self._secret = secrets.randbelow(2**31 - 1) + 1
         self._egress = self._fib = True
         self._remembered = Remembered(self._tables.state, port=lambda: self._tables.owner.port)
@@ -177,7 +177,7 @@ class NftFirewall:
             return
 
         def make(devices: Sequence[Device], *, egress: bool, fib: bool) -> list[Table]:  # noqa: ARG001 - no use for it
-            return blocking.tables(blocks, servers, devices, egress=egress)
+            return block_tables.tables(blocks, servers, devices, egress=egress)
 
         await self._put(self._block_tables, make)
         log.info("blocked", blocks=len(blocks))
@@ -186,7 +186,7 @@ class NftFirewall:
         """The blocks in force, cut into networks that do not overlap; Invalid if the table is none of ours."""
         self._namespace.check()
         inet, _netdev = await self._block_tables.listings()
-        return () if inet is None or _is_empty(inet) else blocking.parse(inet)
+        return () if inet is None or _is_empty(inet) else block_tables.parse(inet)
 
     async def destroy_blocked(self, block: Block) -> int:
         """Destroy every connected socket to a network, but not to our own servers; how many."""
@@ -204,7 +204,8 @@ class NftFirewall:
         Begins with `Lost`: nobody has watched until now. Unsupported if the kernel does not tell.
         """
         self._namespace.check()
-        async with Watch(tables={TABLE, blocking.TABLE}, is_ours=self._is_ours, groups=self._changed_groups) as watch:
+        names = {TABLE, block_tables.TABLE}
+        async with Watch(tables=names, is_ours=self._is_ours, groups=self._changed_groups) as watch:
             async for change in watch:
                 yield change
 

@@ -10,10 +10,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol
 
-from stanch.agent.host.blocking import Blocking
 from stanch.agent.host.dns import AT_ONCE, MAX_ADDRESSES, Found, HostNames
 from stanch.agent.host.profiles import exclusions_of
 from stanch.agent.host.resolvers import Resolvers
+from stanch.agent.host.slow_questions import SlowQuestions
 from stanch.agent.host.units import Units
 from stanch.core.exclusion import Exclusion, Opening, Profile, address_network, fixed_networks, openings
 from stanch.core.network import Resolved
@@ -112,7 +112,7 @@ class LinuxNames:
         self._server_has_names = server_has_names
         self._memory = Memory(seconds)
         self._uids: dict[str, int] = {}
-        self._accounts = Blocking[int]("accounts")
+        self._accounts = SlowQuestions[int]("accounts")
 
     async def resolve(self, exclusions: Sequence[Exclusion], profiles: Sequence[Profile]) -> Resolved:
         """All of them in numbers, within seconds; what cannot be resolved is told, not raised."""

@@ -4,7 +4,8 @@ The rules of firewalld and of ufw were written by those programs themselves, in 
 the style of the product, with its names of chains, its marks and its order of jumps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -19,10 +20,13 @@ from tests.agent.host.beside.place import (
     POD_PORT,
     UPLINK,
     Flow,
+    Held,
     Pair,
     Place,
     address_pod,
     both,
+    new_place,
+    passes,
 )
 
 Step = tuple[str, str]
@@ -116,6 +120,21 @@ def build_routed(place: Place) -> None:
         f"addr add {ROUTED_GATEWAY.six}/64 dev wire2 nodad",
     )
     address_pod(pod, ROUTED, ROUTED_GATEWAY, 24, 64)
+
+
+@contextmanager
+def routed_pod(flows: Sequence[Flow]) -> Iterator[Held]:
+    """An endpoint with a pod behind it and no rules, reachable without translation; each flow passes."""
+    with new_place() as place:
+        build_routed(place)
+        place.knows_the_way_to("10.77.2.0/24", "fd77:2::/64")
+        for flow in flows:
+            passes(place, flow)
+        made = Held(place)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 ROUTED_FLOWS = (*HOST_FLOWS, *out(ROUTED), *published(8080, from_host=False), *local(ROUTED, ROUTED_GATEWAY))

@@ -16,10 +16,8 @@ from tests.agent.host.beside.place import (
     Observer,
     begun,
     both,
-    new_place,
-    passes,
 )
-from tests.agent.host.beside.products import ROUTED, ROUTED_GATEWAY, build_routed, local, out
+from tests.agent.host.beside.products import ROUTED, ROUTED_GATEWAY, local, out, routed_pod
 from tests.agent.host.world import SERVER_PORT, start_tcp
 
 pytestmark = pytest.mark.root
@@ -36,16 +34,8 @@ FLOWS = (
 @pytest.fixture
 def held() -> Iterator[Held]:
     """An endpoint with a pod behind it and no rules, reachable without translation."""
-    with new_place() as place:
-        build_routed(place)
-        place.knows_the_way_to("10.77.2.0/24", "fd77:2::/64")
-        for flow in FLOWS:
-            passes(place, flow)
-        made = Held(place)
-        try:
-            yield made
-        finally:
-            made.close()
+    with routed_pod(FLOWS) as made:
+        yield made
 
 
 def heard(held: Held) -> dict[str, list[bytes]]:

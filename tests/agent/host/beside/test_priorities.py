@@ -15,10 +15,8 @@ from tests.agent.host.beside.place import (
     attempts,
     both,
     foreign,
-    new_place,
-    passes,
 )
-from tests.agent.host.beside.products import ROUTED, ROUTED_GATEWAY, build_routed, local, out
+from tests.agent.host.beside.products import ROUTED, ROUTED_GATEWAY, local, out, routed_pod
 from tests.agent.host.world import SERVER_PORT
 
 pytestmark = pytest.mark.root
@@ -34,16 +32,8 @@ FLOWS = (
 @pytest.fixture(scope="module")
 def held() -> Iterator[Held]:
     """An endpoint with a pod behind it and no rules, reachable without translation."""
-    with new_place() as place:
-        build_routed(place)
-        place.knows_the_way_to("10.77.2.0/24", "fd77:2::/64")
-        for flow in FLOWS:
-            passes(place, flow)
-        made = Held(place)
-        try:
-            yield made
-        finally:
-            made.close()
+    with routed_pod(FLOWS) as made:
+        yield made
 
 
 def assert_cut(held: Held, state: IsolationState = IsolationState.ISOLATED) -> None:

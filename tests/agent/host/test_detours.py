@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.agent.host.around import detours, moving_parts, parse_late_chain, parse_traffic_control
+from stanch.agent.host.detours import detours, moving_parts, parse_late_chain, parse_traffic_control
 from stanch.agent.host.links import LOOPBACK, links
 from stanch.agent.host.netlink import attribute
 from stanch.agent.host.tablespec import LAST

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Blocking(Generic[T]):
+class SlowQuestions(Generic[T]):
     """Asks in threads of its own."""
 
     def __init__(self, name: str) -> None:

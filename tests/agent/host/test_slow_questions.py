@@ -5,15 +5,15 @@ import threading
 
 import pytest
 
-from stanch.agent.host.blocking import Blocking
+from stanch.agent.host.slow_questions import SlowQuestions
 
 
 async def test_an_answer_and_an_error_come_back():
     """What the question raises is raised where it was asked."""
-    blocking = Blocking[int]("test")
-    assert await blocking.ask("key", lambda: 7) == 7
+    questions = SlowQuestions[int]("test")
+    assert await questions.ask("key", lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        await blocking.ask("key", lambda: 1 // 0)
+        await questions.ask("key", lambda: 1 // 0)
 
 
 async def test_a_question_that_hangs_is_asked_once():
@@ -25,12 +25,12 @@ async def test_a_question_that_hangs_is_asked_once():
         answer.wait(20)
         return 7
 
-    blocking = Blocking[int]("test")
+    questions = SlowQuestions[int]("test")
     for _ in range(3):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await blocking.ask("key", hang)
+                await questions.ask("key", hang)
     async with asyncio.TaskGroup() as group:
-        last = group.create_task(blocking.ask("key", hang))
+        last = group.create_task(questions.ask("key", hang))
         answer.set()
     assert (last.result(), asked) == (7, [1])
