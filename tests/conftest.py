@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -79,6 +79,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"STANCH_REQUIRE=all, but {'; '.join(missing)}", pytrace=False)
     if missing:
         pytest.skip("; ".join(missing))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where everything is required, no test may skip itself, but for options that a kernel need not have."""
+    report = yield
+    if REQUIRE_ALL and report.skipped and not item.get_closest_marker("kernel_option"):
+        report.outcome = "failed"
+        report.longrepr = f"STANCH_REQUIRE=all, but it was skipped: {report.longrepr}"
+    return report
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def found(endpoint: Netns) -> tuple[str, ...]:
 
 
 @pytest.mark.root
+@pytest.mark.kernel_option
 @pytest.mark.parametrize(
     "lines",
     [
@@ -64,6 +65,7 @@ def test_ordinary_traffic_control_is_nothing(endpoint, lines):
 
 
 @pytest.mark.root
+@pytest.mark.kernel_option
 @pytest.mark.parametrize("hook", ["ingress", "egress"])
 @pytest.mark.parametrize("action", ["mirred egress redirect dev wire1", "pedit ex munge ip dst set 192.0.2.1"])
 @pytest.mark.parametrize("match", ["u32 match u32 0 0", "matchall", "flower"])
@@ -94,6 +96,7 @@ def attach(index: int, where: int) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernel_option
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the call is another")
 @pytest.mark.parametrize("where", [46, 47])
 def test_a_bpf_program_on_a_device_is_told(endpoint, where):
@@ -106,6 +109,7 @@ def test_a_bpf_program_on_a_device_is_told(endpoint, where):
 
 
 @pytest.mark.root
+@pytest.mark.kernel_option
 @pytest.mark.parametrize(("priority", "hook"), [(LAST - 1, "egress"), (LAST, "ingress")])
 def test_chains_of_others_that_cannot_follow_ours_are_nothing(endpoint, priority, hook):
     """Those that come earlier, and those that see only what enters."""
@@ -115,6 +119,7 @@ def test_chains_of_others_that_cannot_follow_ours_are_nothing(endpoint, priority
 
 
 @pytest.mark.root
+@pytest.mark.kernel_option
 def test_a_chain_of_others_as_late_as_ours_is_told(endpoint):
     """Of each device that it is on."""
     text = (

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import signal
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,19 @@ class KillingLife(Life):
     kill_at: int | None = None
     endpoint: FakeEndpoint | None = None
     taken: int = 0
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """The journal has a thread of its own: its steps and the endpoint's may come at once."""
 
     def step(self, what: str) -> None:
         """Save the world, note the step, and die of it if it is the one."""
-        self.taken += 1
         assert self.endpoint is not None
-        save(self.folder, self.endpoint)
-        with (self.folder / "steps").open("a") as file:
-            file.write(what + "\n")
-        if self.taken == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self.turn:
+            self.taken += 1
+            save(self.folder, self.endpoint)
+            with (self.folder / "steps").open("a") as file:
+                file.write(what + "\n")
+            if self.taken == self.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def change(self, what: str) -> None:
         """A step of the journal, told apart from those of the endpoint."""
