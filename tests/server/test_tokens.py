@@ -1,6 +1,7 @@
 """Enrolment tokens under competition."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -24,6 +25,7 @@ async def test_labels_bound_which_tokens_are_made_seen_and_withdrawn(parts):
     with pytest.raises(Denied, match="site=a"):
         await parts.tokens.create(confined, TokenCreate(labels=("env=prod",)))
     mine, _ = await parts.tokens.create(confined, TokenCreate(labels=("env=prod", "site=a")))
+    parts.clock.pass_(timedelta(seconds=1))
     other, _ = await parts.tokens.create(principal(), TokenCreate(labels=("site=b",)))
     assert [one.id for one in await parts.tokens.list(confined)] == [mine.id]
     assert {one.id for one in await parts.tokens.list(principal())} == {mine.id, other.id}
