@@ -139,7 +139,7 @@ class Fleet:
         async with aiohttp.ClientSession(connector=connector) as session:
             async with gate:
                 socket = await session.ws_connect(self.url + LINK_PATH, compress=0, autoping=True)
-                await socket.send_str(self._hello(endpoint))
+                await socket.send_str(self.hello(endpoint))
                 await socket.receive()
                 up.set()
             async for message in socket:
@@ -166,7 +166,8 @@ class Fleet:
             assert isinstance(frame, Welcome), frame
 
     @staticmethod
-    def _hello(endpoint: str) -> str:
+    def hello(endpoint: str) -> str:
+        """The first frame of one of them."""
         inventory = Inventory(hostname=f"sim-{endpoint[-8:]}", os="Debian 12", kernel="6.1", architecture="x86_64")
         hello = Hello(
             nonce=secrets.token_hex(8), agent_version="sim", inventory=inventory, actions=dict.fromkeys(RESULTS, 1)

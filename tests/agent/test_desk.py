@@ -16,7 +16,7 @@ from stanch.agent.link import Link
 from stanch.agent.local_policy import LocalPolicy
 from stanch.agent.release_code import Attempts, ReleaseDoor
 from stanch.agent.resolve import AddressBook
-from stanch.core.errors import ActionFailed, Invalid, StanchError
+from stanch.core.errors import ActionFailed, Invalid, StanchError, TargetGone, UnknownAction
 from stanch.core.isolation import ReleaseCode
 from stanch.core.task import State
 from tests.fakes.agent import Agent, Machine
@@ -160,3 +160,31 @@ async def test_users_have_two_words(machine):
     """And none that changes anything without the code."""
     async with machine.agent() as agent:
         assert set(desk(machine, agent).answers_to_everybody()) == {"isolation-status", "release-code"}
+
+
+async def test_root_carries_out_an_action(machine):
+    """The result comes back, the server hears of it, and an error is the action's own."""
+    machine.endpoint.files.content["/tmp/dropper"] = b"malware"
+    async with machine.agent() as agent:
+        answers = desk(machine, agent).answers()
+
+        async def run(**said: object) -> dict[str, Any]:
+            return dict(await answers["run"](Question(uid=0, said={"do": "run", **said})))
+
+        done = await run(action="quarantine", params={"path": ["/tmp/dropper"]})
+        assert [one["path"] for one in done["items"]] == ["/tmp/dropper"]
+        (notice,) = await agent.notices("local-order")
+        assert notice.detail["action"] == "quarantine"
+        with pytest.raises(TargetGone):
+            await run(action="quarantine", params={"path": ["/tmp/dropper"]})
+        for wrong in (
+            {},
+            {"action": 7, "params": {}},
+            {"action": "quarantine"},
+            {"action": "quarantine", "params": []},
+        ):
+            with pytest.raises(Invalid):
+                await run(**wrong)
+        with pytest.raises(UnknownAction):
+            await run(action="none", params={})
+    assert "/tmp/dropper" not in machine.endpoint.files.content

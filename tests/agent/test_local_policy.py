@@ -146,6 +146,12 @@ def test_forbidding_the_way_back_is_warned_of(tmp_path: Path) -> None:
     assert policy.warnings(ACTIONS) == ("isolate is allowed, but release, which takes it back, is forbidden",)
 
 
+def test_forbidding_one_of_several_ways_back_is_warned_of(tmp_path: Path) -> None:
+    """Each way counts: which one is needed shows only when it is needed."""
+    policy = policy_of(tmp_path, '[actions]\nforbid = ["delete_file"]\n')
+    assert policy.warnings(ACTIONS) == ("put_file is allowed, but delete_file, which takes it back, is forbidden",)
+
+
 async def test_a_change_is_told_even_if_the_agent_was_down(tmp_path: Path) -> None:
     """The server learns of each change of the policy once, whether the agent ran or not."""
     machine = Machine(tmp_path, scripted(Script()))
@@ -188,3 +194,35 @@ def test_any_bytes_parse_or_are_invalid(data: bytes) -> None:
     """Whatever the file holds, it is limits or Invalid, never another error."""
     with suppress(Invalid):
         parse(data)
+
+
+def test_sections_about_the_vault_and_the_machines_own(tmp_path: Path) -> None:
+    """Where the vault is, what of the machine's own may be taken, and where files may be put."""
+    text = (
+        '[paths]\nforbid = ["/root"]\nwrite = ["/opt"]\n'
+        '[critical]\nallow = ["/usr/bin/dash"]\n'
+        '[vault]\nfolder = "/srv/vault"\n'
+    )
+    policy = policy_of(tmp_path, text)
+    assert policy.may_be_taken() == ("/usr/bin/dash",)
+    assert policy.vault_folder(tmp_path) == Path("/srv/vault")
+    policy.path_rules().check_write(EndpointPath("/opt/x"))
+    with pytest.raises(ForbiddenHere):
+        policy.path_rules().check(EndpointPath("/root/x"))
+    with pytest.raises(ForbiddenHere):
+        policy.path_rules().check_write(EndpointPath("/usr/x"))
+
+
+def test_without_those_sections(tmp_path: Path) -> None:
+    """The vault is where the agent puts it, nothing critical may be taken, and files may be put anywhere."""
+    policy = LocalPolicy(tmp_path / "agent.toml")
+    assert (policy.may_be_taken(), policy.vault_folder(tmp_path / "v")) == ((), tmp_path / "v")
+    policy.path_rules().check_write(EndpointPath("/usr/x"))
+
+
+def test_a_broken_file_forbids_every_path(tmp_path: Path) -> None:
+    """A task that runs while the file is broken may touch no file; the vault stays where it was put by default."""
+    policy = policy_of(tmp_path, "[paths\n")
+    with pytest.raises(ForbiddenHere):
+        policy.path_rules().check(EndpointPath("/tmp/x"))
+    assert (policy.may_be_taken(), policy.vault_folder(tmp_path)) == ((), tmp_path)

@@ -17,8 +17,7 @@ from stanch.agent.host.clock import boot_id
 from stanch.agent.identity import Binding, Identity
 from stanch.agent.main import run
 from stanch.agent.settings import Settings
-from stanch.agent.supervisor import BEAT_VARIABLE
-from stanch.agent.wire import load_identity, supervisor_pid
+from stanch.agent.wire import load_identity
 from stanch.core.envelope import AddressesBody, Body, Envelope, OrderBody, sign
 from stanch.core.errors import NotFound, VerificationFailed
 from stanch.core.frames import Deliver, Hello, Notice, Report
@@ -95,7 +94,7 @@ async def test_a_file_arrives_as_evidence(server, settings, tmp_path):
         await server.until(lambda: bool(final(server, "tsk_get_file")))
     (report,) = final(server, "tsk_get_file")
     assert report.state is State.DONE, report.error
-    assert (report.result["evidence"]["size"], server.parts[0]) == (8000, b"harmless" * 1000)
+    assert (report.result["files"][0]["evidence"]["size"], server.parts[0]) == (8000, b"harmless" * 1000)
 
 
 async def test_everything_goes_through_the_configured_proxy(server, settings, tmp_path):
@@ -192,10 +191,3 @@ async def test_without_an_identity_nothing_starts(tmp_path):
     """An agent that was never enrolled says so."""
     with pytest.raises(NotFound, match="not enrolled"):
         await run(Settings(state=tmp_path), beat=lambda: None, stop=asyncio.Event())
-
-
-def test_only_a_supervisor_is_taken_for_one(monkeypatch):
-    """An agent that was started by hand does not protect whoever started it."""
-    assert supervisor_pid() is None
-    monkeypatch.setenv(BEAT_VARIABLE, "3")
-    assert supervisor_pid() == os.getppid()

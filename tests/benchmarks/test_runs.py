@@ -15,8 +15,27 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("name", "options", "figure"),
     [
+        ("quarantine", ["--size", "20", "--times", "2"], "in_median_s"),
         ("dispatch", ["--agents", "20", "--rounds", "1"], "order_to_all_committed_s"),
         ("roundtrip", ["--orders", "5"], "roundtrip_median_ms"),
+        (
+            "transfer",
+            [
+                "--mib",
+                "24",
+                "--sparse-mib",
+                "64",
+                "--data-mib",
+                "10",
+                "--line-mib",
+                "16",
+                "--cut-mib",
+                "24",
+                "--cuts",
+                "3",
+            ],
+            "evidence_mib_per_s",
+        ),
         pytest.param(
             "isolation",
             ["--times", "4", "--exclusions", "50", "--flushes", "2", "--fleet", "5"],

@@ -1,9 +1,11 @@
 """Ordering actions: what is typed is what is sent; what comes back is shown, and decides the exit code."""
 
+import hashlib
 import json
 
 import pytest
 
+from stanch.actions import load
 from stanch.cli.ordering import MANY, order_command
 from tests.client.stub import an_endpoint
 from tests.derive.synthetic import do_everything
@@ -43,7 +45,8 @@ def test_an_order_says_how_to_follow_it(run, signed_in):
         (("kill-process", "--pid", "7", "--tree", "--started", "none"), {"pid": 7, "tree": True, "started": None}),
         (("isolate", "--duration", "none"), {"duration": None}),
         (("list-processes", "--match", "none"), {"match": "none"}),
-        (("get-file", "--path", "/a b/\\xff"), {"path": "/a b/\\xff"}),
+        (("get-file", "--path", "/a b/\\xff"), {"path": ["/a b/\\xff"]}),
+        (("get-file", "--path", "/a", "--max-size", "1.5GiB"), {"path": ["/a"], "max_size": 1_610_612_736}),
     ],
 )
 def test_parameters_have_their_own_types(run, signed_in, line, params):
@@ -169,3 +172,67 @@ def test_an_order_is_addressed_to_a_group(run, signed_in, terminal, monkeypatch)
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda prompt: asked.append(prompt) or "n")
     assert run("isolate", "--group", "web").code == 10
     assert f"on {MANY + 1} endpoints (group web)" in asked[0]
+
+
+# --- files that are uploaded -----------------------------------------------------------------------------------------
+
+PUT = ("put-file", "web-01", "--content", "tool.sh", "--path", "/opt/tool.sh")
+
+
+@pytest.fixture
+def tool(tmp_path):
+    """A file on this side."""
+    (tmp_path / "tool.sh").write_bytes(b"#!/bin/sh")
+    return hashlib.sha256(b"#!/bin/sh").hexdigest()
+
+
+def test_a_file_is_uploaded_and_its_order_names_it(run, signed_in, tool):
+    """First the bytes, then the order, with the hash that the endpoint compares."""
+    ended = run(*PUT, "--mode", "0755")
+    assert ended.code == 0, ended.err
+    assert [what for what, _ in signed_in.requests[-2:]] == ["POST /uploads", "POST /actions/put_file/orders"]
+    assert signed_in.requests[-1][1]["params"] == {
+        "content": {"id": "upl_1", "name": "tool.sh", "size": 9, "sha256": tool},
+        "path": "/opt/tool.sh",
+        "mode": 0o755,
+    }
+
+
+def test_for_a_dry_run_nothing_is_uploaded(run, signed_in, tool):
+    """The order describes the file, so that the plan can compare it."""
+    assert run(*PUT, "--dry-run").code == 0
+    content = signed_in.requests[-1][1]["params"]["content"]
+    assert (content["sha256"], content["size"], content["id"]) == (tool, 9, "not-uploaded")
+    assert signed_in.uploads == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [(("--mode", "rwx"), 2), (("--owner", ""), 2), (("--valid-for", "never"), 2)]
+)
+def test_what_is_wrong_is_told_before_the_file_is_sent(run, signed_in, tool, options, code):
+    """Nobody waits for an upload whose order is refused."""
+    assert run(*PUT, *options).code == code
+    assert (signed_in.uploads, signed_in.requests) == ({}, [])
+
+
+def test_whoever_says_no_uploads_nothing(run, signed_in, terminal, tool):
+    """The question comes first."""
+    terminal("n")
+    assert run(*PUT).code == 10
+    assert signed_in.uploads == {}
+
+
+def test_a_file_that_is_not_here_is_named(run, signed_in):
+    """And nothing is ordered."""
+    ended = run(*PUT)
+    assert ended.code != 0
+    assert "tool.sh" in ended.err
+    assert not any("orders" in what for what, _ in signed_in.requests)
+
+
+def test_its_option_completes_names_of_files():
+    """As the option takes a file on this side."""
+    command = order_command(load()["put_file"])
+    (option,) = [one for one in command.params if "--content" in one.opts]
+    (item,) = option.type.shell_complete(command.make_context("x", [], resilient_parsing=True), option, "t")
+    assert item.type == "file"

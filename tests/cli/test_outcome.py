@@ -70,7 +70,8 @@ def test_a_file_says_how_to_fetch_it(run, signed_in):
     """Evidence in a result is followed by the command that brings it."""
     evidence = {"id": "evi_7", "name": "/etc/passwd", "size": 2048, "sha256": "a" * 64}
     info = {"size": 2048, "mode": 420, "user": "root", "modified": "2026-11-24T12:00:00Z", "inode": 7}
-    signed_in.ends["web-01"] = {"state": State.DONE, "result": {"evidence": evidence, "info": info}}
+    got = {"path": "/etc/passwd", "evidence": evidence, "info": info, "type": {"name": "unknown", "first": ""}}
+    signed_in.ends["web-01"] = {"state": State.DONE, "result": {"count": 1, "size": 2048, "files": [got]}}
     ended = run("get-file", "web-01", "--path", "/etc/passwd", "--wait")
     assert "stanch evidence get evi_7" in ended.out
     assert "2.0 KiB" in ended.out

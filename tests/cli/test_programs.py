@@ -29,7 +29,7 @@ def test_server(run, stand_in, tmp_path):
     (tmp_path / "pw").write_text("x")
     ended = run(
         "server", "--data", "d", "--api-listen", "127.0.0.1:1", "--gateway-listen", "127.0.0.1:2", "--name", "a",
-        "--name", "10.0.0.1", "--admin-password-file", "pw",
+        "--name", "10.0.0.1", "--admin-password-file", "pw", "--evidence-days", "30",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     settings = started[0]
@@ -37,6 +37,7 @@ def test_server(run, stand_in, tmp_path):
     assert (settings.api_listen, settings.gateway_listen) == ("127.0.0.1:1", "127.0.0.1:2")
     assert settings.names == ("a", "10.0.0.1")
     assert settings.admin_password_file == Path("pw")
+    assert settings.evidence_days == 30
 
 
 @pytest.mark.parametrize("by_file", [False, True])

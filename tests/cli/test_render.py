@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stanch.cli.render import Fields, Note, Table, blocks, human_size, show, summary
 from stanch.core.action import Plan, Step
+from stanch.core.files import FileInfo, FileType
 from stanch.core.model import Model
 from stanch.core.types import Duration, EvidenceRef, Instant, Secret, Text
 
@@ -95,3 +96,57 @@ def test_any_value_can_be_shown():
     assert show({"a": [1, "x"]}) == '{"a": [1, "x"]}'
     assert show(frozenset()) == "none"
     assert show(3.5) == "3.5"
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+INFO = FileInfo(
+    size=1536, mode=0o640, user="eve", group="staff", modified=dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC), inode=7
+)
+
+
+class Taken(Model):
+    """A file, as an action answers it."""
+
+    path: Text
+    evidence: EvidenceRef = REF
+    type: FileType = FileType(name="ELF 64-bit executable", first="7f454c46")
+    info: FileInfo = INFO
+    sha1: Text | None = None
+    """Nobody asked for it."""
+    md5: Text | None = None
+    """Known of some."""
+
+
+class Files(Model):
+    """Several."""
+
+    files: tuple[Taken, ...]
+
+
+def test_files_are_one_short_line_each():
+    """Evidence by its identifier, a file by what matters, its type by name; what nobody has, has no column."""
+    rows, note = blocks(Files(files=(Taken(path="/a"), Taken(path="/b", md5="0f"))))
+    assert rows.columns == ("path", "evidence", "type", "info", "md5")
+    info = "1.5 KiB, 0640 eve:staff, 2026-11-24 12:00:00+00:00"
+    assert rows.rows[0] == ("/a", "evi_1", "ELF 64-bit executable", info, "-")
+    assert note == Note("Fetch each with: stanch evidence get EVIDENCE")
+
+
+def test_of_one_file_the_whole_command_is_told():
+    """It can be copied."""
+    _rows, note = blocks(Files(files=(Taken(path="/a"),)))
+    assert note == Note("Fetch it with: stanch evidence get evi_1")
+
+
+class Pieces(Model):
+    """Evidence in several pieces."""
+
+    evidence: tuple[EvidenceRef, ...]
+
+
+def test_pieces_of_evidence_say_how_to_fetch_them():
+    """A table of evidence alone has the command, too."""
+    rows, note = blocks(Pieces(evidence=(REF, REF)))
+    assert rows.columns[0] == "id"
+    assert "evidence get" in note.text

@@ -3,7 +3,7 @@
 import pytest
 
 from stanch.cli.render import Fields, Note, Table
-from stanch.cli.screen import plain_lines, print_json, show_blocks
+from stanch.cli.screen import plain_lines, print_json, show_blocks, transfer_bar
 from tests.client.stub import an_endpoint
 
 
@@ -85,3 +85,16 @@ def test_an_identifier_is_not_broken(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     show_blocks([Table(("task", "detail"), (("tsk_01m85wk9vth2w2zhqh80yzq6we", "some words " * 20),))])
     assert "tsk_01m85wk9vth2w2zhqh80yzq6we" in capsys.readouterr().out
+
+
+def test_a_transfer_is_shown_on_a_terminal_only(capsys, monkeypatch):
+    """A pipe gets nothing; a name with markup in it is only text."""
+    with transfer_bar("x") as progress:
+        progress(1, 2)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with transfer_bar("[b]x") as progress:
+        progress(512, 1024)
+    out, err = capsys.readouterr()
+    assert (out, "[b]x" in err) == ("", True)

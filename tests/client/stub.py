@@ -32,7 +32,6 @@ from stanch.core.rest import (
     DetectionView,
     EffectivePolicy,
     EndpointView,
-    EvidenceView,
     GroupView,
     OrderView,
     PolicyChange,
@@ -42,9 +41,14 @@ from stanch.core.rest import (
     TaskEvent,
     TaskView,
 )
+from stanch.core.rest_evidence import EvidenceVerdict, EvidenceView, Preview
+from stanch.core.rest_uploads import UploadPage, UploadView
 from stanch.core.settings import GroupSettings
 from stanch.core.task import State
 from stanch.derive.openapi import action_view, order_body
+from stanch.worker import shown
+from stanch.worker.elf import elf
+from stanch.worker.kinds import choose
 
 NOW = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
 TOKEN = "tok-of-alice"
@@ -128,6 +132,10 @@ class Stub:
     """`GET /whoami` to the error that it answers."""
     raw: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     """`GET /whoami` to a foreign answer."""
+    uploads: dict[str, UploadView] = field(default_factory=dict)
+    max_upload: int = 10_000_000
+    damaged: bool = False
+    """Is another hash answered than that of what was uploaded?"""
     requests: list[tuple[str, dict]] = field(default_factory=list)
     """`POST /login` and its body, in order."""
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -229,7 +237,9 @@ def _app(stub: Stub) -> FastAPI:
     @app.api_route("/api/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def answer(path: str, request: Request) -> Response:
         what, data = f"{request.method} /{path}", await request.body()
-        stub.requests.append((what, json.loads(data) if data else dict(request.query_params)))
+        raw = request.headers.get("content-type") == "application/octet-stream"
+        body = json.loads(data) if data and not raw else {}
+        stub.requests.append((what, body or dict(request.query_params)))
         stub.headers.append(dict(request.headers))
         if what in stub.errors:
             raise stub.errors[what]
@@ -238,7 +248,9 @@ def _app(stub: Stub) -> FastAPI:
             return Response(body, status_code=status)
         if path not in {"ca", "login", "health"} and request.headers.get("authorization") != f"Bearer {TOKEN}":
             raise NotAuthenticated("The token is not known")
-        return _route(stub, request.method, path.split("/"), request, json.loads(data) if data else {})
+        if raw:
+            return _take_upload(stub, request, data)
+        return _route(stub, request.method, path.split("/"), request, body)
 
     return app
 
@@ -407,16 +419,64 @@ def _numbered(stub: Stub, request: Request, found: Sequence[BaseModel], numbers:
 
 def _evidence(stub: Stub, rest: list[str], request: Request) -> Response:
     if not rest:
-        return _listed(stub, request, [view for view, _ in stub.evidence.values()])
+        deleted = request.query_params.get("deleted") == "true"
+        views = [view for view, _ in stub.evidence.values() if (view.deleted is not None) == deleted]
+        return _listed(stub, request, views)
     key, *rest = rest
     if key not in stub.evidence:
         raise NotFound("There is no such evidence")
     view, content = stub.evidence[key]
+    if request.method == "DELETE":
+        gone = {"deleted": NOW, "deleted_by": "alice", "deleted_why": request.query_params["reason"]}
+        stub.evidence[key] = (view.model_copy(update=gone), b"")
+        return _dumped(stub.evidence[key][0])
+    if rest == ["preview"]:
+        return _dumped(_preview(view, content, request))
+    if rest == ["verify"]:
+        found = hashlib.sha256(content).hexdigest()
+        about = {"evidence": key, "size": view.size, "expected": view.sha256, "found": found, "at": NOW}
+        intact = found == view.sha256
+        return _dumped(EvidenceVerdict(intact=intact, problem=None if intact else "it is another one", **about))
     if not rest:
         return _dumped(view)
     start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
     headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
     return StreamingResponse(_pieces(stub, content[start:]), 206, headers)
+
+
+def _preview(view: EvidenceView, content: bytes, request: Request) -> Preview:
+    """As the server does, without a process of its own."""
+    offset = int(request.query_params.get("offset", 0))
+    data = content[offset:][: int(request.query_params.get("length", 4096))]
+    wanted = request.query_params["as"]
+    kind = choose(data) if wanted == "auto" else wanted
+    renderers = {
+        "text": lambda: shown.text(data, offset=offset, first=content[:4], more=False),
+        "hex": lambda: shown.hexadecimal(data),
+        "strings": lambda: shown.strings(data, offset=offset),
+        "elf": lambda: elf(data, more=False),
+    }
+    about = {"evidence": view.id, "kind": kind, "size": view.size, "offset": offset, "length": len(data)}
+    return Preview.model_validate({**about, kind: renderers[kind](), "confined": {"seccomp": "yes"}})
+
+
+def _take_upload(stub: Stub, request: Request, data: bytes) -> Response:
+    """As the server keeps it."""
+    number, name = f"upl_{len(stub.uploads) + 1}", request.query_params["name"]
+    digest = "0" * 64 if stub.damaged else hashlib.sha256(data).hexdigest()
+    made = {"id": number, "name": name, "size": len(data), "sha256": digest, "created": NOW, "used": NOW}
+    stub.uploads[number] = UploadView.model_validate({**made, "by": "alice", "orders": 0})
+    return _dumped(stub.uploads[number], 201)
+
+
+def _uploads(stub: Stub, rest: list[str], request: Request) -> Response:
+    if request.method == "DELETE":
+        _found(list(stub.uploads.values()), rest[0])
+        del stub.uploads[rest[0]]
+        return Response(status_code=204)
+    digest = request.query_params.get("sha256")
+    found = [one for one in stub.uploads.values() if digest in {None, one.sha256}]
+    return _dumped(UploadPage(items=found, max_size=stub.max_upload))
 
 
 async def _until_looked(stub: Stub, what: str) -> None:
@@ -476,6 +536,7 @@ _ROUTES = {
     "server": lambda _stub, _rest, _request, body: _addresses(body),
     "detections": lambda stub, _rest, request, _body: _detections(stub, request),
     "audit": lambda stub, rest, request, _body: _audit(stub, rest, request),
+    "uploads": lambda stub, rest, request, _body: _uploads(stub, rest, request),
     "evidence": lambda stub, rest, request, _body: _evidence(stub, rest, request),
 }
 

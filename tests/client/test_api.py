@@ -1,5 +1,7 @@
 """The client against a real HTTPS server."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from stanch.client.api import Client
@@ -18,6 +20,7 @@ from stanch.core.rest import (
     ServerAddresses,
     TokenCreate,
 )
+from stanch.core.rest_evidence import PreviewKind
 from stanch.core.settings import NewSettings
 from stanch.core.task import State
 from tests.client.stub import PASSWORD, TOKEN, an_audit_entry, an_endpoint
@@ -92,6 +95,14 @@ def test_orders_tasks_tokens_evidence(client, stub):
     stub.add_evidence("evi_1", "/tmp/x", b"x")
     assert [one.id for one in client.evidence(order=order.id)] == ["evi_1"]
     assert client.find_evidence("evi_1").size == 1
+    found = client.preview_evidence("evi_1", PreviewKind.HEX, offset=0, length=1)
+    assert found.hex is not None
+    assert found.hex.data == "78"
+    assert client.verify_evidence("evi_1").intact
+    assert client.delete_evidence("evi_1", reason="no more").deleted_why == "no more"
+    since = datetime(2026, 11, 24, tzinfo=UTC)
+    assert [one.id for one in client.evidence(endpoint="web-01", since=since, deleted=True)] == ["evi_1"]
+    assert stub.asked("GET /evidence")[-1]["since"] == "2026-11-24T00:00:00+00:00"
     assert {one.name for one in client.actions()} >= {"isolate", "release"}
 
 

@@ -237,6 +237,20 @@ def test_undo_is_an_order_of_its_own() -> None:
     assert NUDGE.undo_params(Nudge(pid=5), Nudged(changed=True)) is None
 
 
+def test_another_way_is_taken_where_the_first_has_nothing() -> None:
+    """The ways are tried in their order; None if none of them has anything to take back."""
+    ways = Undo("nudge", _back, otherwise=Undo("kick_it", _kick))
+    undoable = replace(NUDGE, undo=ways)
+    assert undoable.undo_params(Nudge(pid=5), Nudged(changed=True)) == ("nudge", Nudge(pid=5))
+    assert undoable.undo_params(Nudge(pid=5), Nudged(changed=False)) == ("kick_it", Nudge(pid=5))
+    assert undoable.undo_params(Nudge(pid=1), Nudged(changed=False)) is None
+    assert ways.actions == ("nudge", "kick_it")
+
+
+def _kick(params: Nudge, _result: Nudged) -> Nudge | None:
+    return params if params.pid > 1 else None
+
+
 # --- the registry ----------------------------------------------------------------------------------------------------
 
 REGISTRY = Registry([NUDGE, replace(NUDGE, name="kick_it", version=3)])
@@ -272,6 +286,8 @@ def test_undo_must_exist() -> None:
     """An undo that is nowhere refuses to start."""
     with pytest.raises(DeclarationError, match="nowhere"):
         Registry([replace(NUDGE, undo=Undo("unnudge", _back))])
+    with pytest.raises(DeclarationError, match="nowhere"):
+        Registry([replace(NUDGE, undo=Undo("nudge", _back, otherwise=Undo("unnudge", _back)))])
 
 
 def test_risks_are_comparable() -> None:

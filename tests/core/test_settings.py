@@ -4,7 +4,14 @@ import pytest
 from pydantic import ValidationError
 
 from stanch.core.exclusion import Profile
-from stanch.core.settings import DEFAULT_PROFILES, GroupSettings, IsolationSettings, NewSettings, Unconfirmed
+from stanch.core.settings import (
+    DEFAULT_PROFILES,
+    GroupSettings,
+    IsolationSettings,
+    NewSettings,
+    Unconfirmed,
+    VaultSettings,
+)
 from stanch.core.types import hours
 from tests.contract.bounds import unbounded, undescribed
 
@@ -72,3 +79,25 @@ def test_every_setting_is_described_and_bounded() -> None:
     schema = GroupSettings.model_json_schema()
     assert not undescribed(schema)
     assert not unbounded(schema)
+
+
+def test_a_vault_that_nobody_has_set() -> None:
+    """Two gigabytes; what was quarantined stays, what was deleted can be brought back for a day."""
+    vault = VaultSettings()
+    assert (vault.limit, vault.keep, vault.keep_deleted) == (2 * 2**30, None, hours(24))
+    assert not vault.protect_services
+
+
+def test_sizes_of_a_policy_may_have_units() -> None:
+    """As people write them in TOML; what is told to endpoints is a number."""
+    read = GroupSettings.model_validate({"vault": {"limit": "5GiB", "keep": "30d"}})
+    assert read.model_dump(mode="json", exclude_defaults=True) == {"vault": {"limit": 5 * 2**30, "keep": "30d"}}
+
+
+@pytest.mark.parametrize(
+    "raw", [{"limit": "1kB"}, {"limit": -1}, {"keep": "0s"}, {"keep_deleted": None}, {"kept": "1d"}]
+)
+def test_a_vault_that_holds_nothing_is_refused(raw: dict[str, object]) -> None:
+    """A limit under a megabyte, no time to bring back what was deleted, or a misspelt setting."""
+    with pytest.raises(ValidationError):
+        GroupSettings.model_validate({"vault": raw})

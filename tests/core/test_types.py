@@ -218,6 +218,15 @@ def test_an_escaped_slash_can_begin_a_path() -> None:
     assert parse(EndpointPath, r"\x2fetc").raw == b"/etc"
 
 
+@pytest.mark.parametrize("raw", [b"/home/t/\xff\xfe", b"/\xc3(", b"/\xff\\x41"])
+def test_bytes_that_are_no_text_come_in_as_a_shell_hands_them_over(raw: bytes) -> None:
+    """They are the same path, in a form that can be sent."""
+    path = parse(EndpointPath, raw.decode("utf-8", "surrogateescape"))
+    sent = TypeAdapter(EndpointPath).dump_json(path)
+    assert TypeAdapter(EndpointPath).validate_json(sent) == path
+    assert path.isascii()
+
+
 def test_paths_have_a_name() -> None:
     """The last component of a path is its name."""
     assert EndpointPath("/etc/passwd").name == "passwd"

@@ -2,16 +2,17 @@
 
 import datetime as dt
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stanch.actions import load
-from stanch.core.action import Params
+from stanch.core.action import Params, Undo
 from stanch.core.errors import Invalid
 from stanch.core.exclusion import Exclusion
-from stanch.core.types import EndpointPath, parse_network
+from stanch.core.types import EndpointPath, Glob, Md5, Mode, Size, Upload, VaultId, parse_network
 from stanch.derive.commands import OptionSpec, command_of, options_of, raw_params, undo_sentence
 from tests.derive.synthetic import Colour, Everything, Rule, do_everything, do_nothing
 
@@ -256,3 +257,67 @@ def test_every_action_has_a_command(action):
     assert [one.name for one in spec.options] == list(action.params.model_fields)
     assert all(one.help for one in spec.options)
     assert all(line.startswith(f"{spec.name} ") for line in spec.examples)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+class OnFiles(Params):
+    """What actions on files ask for."""
+
+    content: Upload
+    """A file on the side of those who order."""
+    more: tuple[Upload, ...] = ()
+    """Several."""
+    most: Size = Size(100 * 2**20)
+    """Bytes."""
+    mode: Mode = Mode(0o600)
+    """Permission bits."""
+    glob: Glob | None = None
+    """A pattern."""
+    md5: Md5 | None = None
+    """A hash."""
+    item: VaultId | None = None
+    """An item in a vault."""
+
+
+ON_FILES = {one.name: one for one in options_of(OnFiles)}
+
+
+def test_types_of_files_describe_themselves():
+    """A type with structure, too, if the whole has a description: its parts are not asked for one by one."""
+    kinds = {name: one.kind for name, one in ON_FILES.items()}
+    assert kinds == {
+        "content": "upload",
+        "more": "upload",
+        "most": "size",
+        "mode": "mode",
+        "glob": "pattern",
+        "md5": "md5",
+        "item": "vault-item",
+    }
+    assert (ON_FILES["content"].multiple, ON_FILES["more"].multiple) == (False, True)
+
+
+def test_defaults_of_sizes_and_modes_read_as_people_type_them():
+    """And parse to themselves."""
+    shown = {name: ON_FILES[name].default for name in ("most", "mode")}
+    assert shown == {"most": "100MiB", "mode": "0600"}
+    upload = {"id": "upl_1", "name": "x", "size": 1, "sha256": "0" * 64}
+    raw = raw_params(tuple(ON_FILES.values()), {"content": upload, **shown})
+    assert OnFiles.model_validate(raw) == OnFiles.model_validate({"content": upload})
+
+
+def test_an_upload_is_what_it_became():
+    """Its value is no text, but what the server knows it by; several stay in their order."""
+    first, second = ({"id": f"upl_{n}", "name": "x", "size": n, "sha256": "0" * 64} for n in (1, 2))
+    raw = raw_params(tuple(ON_FILES.values()), {"content": first, "more": (second, first)})
+    parsed = OnFiles.model_validate(raw)
+    assert (parsed.content.id, [one.id for one in parsed.more]) == ("upl_1", ["upl_2", "upl_1"])
+
+
+def test_every_way_back_is_named():
+    """An action that is taken back in one of several ways says so."""
+    undo = Undo("release", lambda *_: None, otherwise=Undo("kill_process", lambda *_: None))
+    sentence = undo_sentence(replace(load()["isolate"], undo=undo))
+    assert sentence == "`stanch order undo` takes it back with release or kill-process."

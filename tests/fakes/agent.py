@@ -307,6 +307,7 @@ class Machine:
         one = self.endpoint
         return Host(
             task=context.task,
+            order=context.order.order or context.task,
             origin=context.order.origin,
             settings=one.settings,
             firewall=one.firewall,
@@ -314,7 +315,9 @@ class Machine:
             users=one.users,
             processes=one.processes,
             files=one.files,
+            vault=one.vault.in_hands_of(context.order.order or context.task),
             evidence=one.evidence,
+            uploads=one.uploads,
             server=one.server,
             journal=context.journal,
             effects=context.effects,

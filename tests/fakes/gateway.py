@@ -10,29 +10,37 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
+import pyrage
 from aiohttp import WSMsgType, web
+from backports import zstd
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from joserfc.jwk import OKPKey
+from pyrage import x25519
 
 from stanch.agent.identity import Binding, Identity
 from stanch.core.errors import Conflict, Denied, NotFound, StanchError, TokenSpent
 from stanch.core.frames import (
+    ENCODING_HEADER,
     ENROL_PATH,
     EVIDENCE_PATH,
     LINK_PATH,
     MAX_FRAME_BYTES,
     PART_BYTES,
     PART_HASH_HEADER,
+    PLAIN_HASH_HEADER,
     PROTOCOL,
+    UPLOAD_PATH,
     Ack,
     Answer,
     Ask,
+    Encoding,
     Enrolled,
     EnrolRequest,
     EvidenceFinish,
+    EvidenceHoles,
     EvidenceProgress,
     EvidenceStart,
     FromAgent,
@@ -142,7 +150,17 @@ class FakeGateway:
     asked: int = 0
     enrolments: list[EnrolRequest] = field(default_factory=list)
 
+    custody: x25519.Identity | None = None
+    """Opens sealed parts. Without it, this is a server of before there was an evidence key."""
+    encodings: tuple[Encoding, ...] = (Encoding.AGE, Encoding.ZSTD_AGE)
+    takes_holes: bool = False
+    part_bytes: int = 1000
     parts: dict[int, bytes] = field(default_factory=dict)
+    """What they hold, whatever way they came."""
+    bodies: dict[int, tuple[Encoding, bytes]] = field(default_factory=dict)
+    """The same as they came."""
+    holes: EvidenceHoles | None = None
+    begun: list[EvidenceStart] = field(default_factory=list)
     puts: list[int] = field(default_factory=list)
     """Numbers of the parts whose bytes arrived, in order."""
     on_put: Callable[[int, str], None] = lambda _n, _moment: None
@@ -150,6 +168,9 @@ class FakeGateway:
     finished: EvidenceFinish | None = None
     unwell: int = 0
     """So many of the next evidence requests get status 503."""
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    cut_uploads: int = 0
+    """So many of the next answers with an upload are cut in the middle."""
 
     def __post_init__(self) -> None:
         self.news = asyncio.Condition()
@@ -190,7 +211,9 @@ class FakeGateway:
                 web.get(LINK_PATH, self._link),
                 web.post(EVIDENCE_PATH, self._start),
                 web.put(EVIDENCE_PATH + "/{id}/parts/{n}", self._put),
+                web.post(EVIDENCE_PATH + "/{id}/holes", self._holes),
                 web.post(EVIDENCE_PATH + "/{id}/finish", self._finish),
+                web.get(UPLOAD_PATH + "/{id}", self._upload),
             ]
         )
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -302,18 +325,36 @@ class FakeGateway:
 
     async def _start(self, request: web.Request) -> web.Response:
         _who(request)
-        EvidenceStart.model_validate_json(await request.read())
+        self.begun.append(EvidenceStart.model_validate_json(await request.read()))
         self._refuse_if_unwell()
         parts = tuple(
             PartInfo(n=n, size=len(data), sha256=hashlib.sha256(data).hexdigest()) for n, data in self.parts.items()
         )
-        return web.Response(text=EvidenceProgress(evidence="ev_1", parts=parts).model_dump_json())
+        progress = EvidenceProgress(evidence="ev_1", parts=parts)
+        if self.custody is not None:
+            progress = progress.model_copy(update={"encodings": self.encodings})
+        progress = progress.model_copy(update={"holes": self.takes_holes})
+        return web.Response(text=progress.model_dump_json())
+
+    async def _holes(self, request: web.Request) -> web.Response:
+        _who(request)
+        self.holes = EvidenceHoles.model_validate_json(await request.read())
+        if any(any(self.parts.get(n, b"")) for run in self.holes.runs for n in range(run.first, run.end)):
+            raise Conflict("A part is there, with data", got="no data", expected="the same")
+        return web.Response(text=self.holes.model_dump_json())
 
     async def _put(self, request: web.Request) -> web.Response:
         _who(request)
         n, data = int(request.match_info["n"]), await request.read()
         self._refuse_if_unwell()
         assert hashlib.sha256(data).hexdigest() == request.headers[PART_HASH_HEADER]
+        encoding = Encoding(request.headers.get(ENCODING_HEADER, Encoding.PLAIN))
+        self.bodies[n] = encoding, data
+        if encoding is not Encoding.PLAIN:
+            assert self.custody is not None
+            data = pyrage.decrypt(data, [self.custody])
+            data = zstd.decompress(data) if encoding is Encoding.ZSTD_AGE else data
+            assert hashlib.sha256(data).hexdigest() == request.headers[PLAIN_HASH_HEADER]
         self.puts.append(n)
         try:
             self.on_put(n, "before")
@@ -329,11 +370,32 @@ class FakeGateway:
     async def _finish(self, request: web.Request) -> web.Response:
         _who(request)
         self.finished = EvidenceFinish.model_validate_json(await request.read())
-        whole = b"".join(data for _, data in sorted(self.parts.items()))
+        there = dict(self.parts)
+        for run in self.holes.runs if self.holes else ():
+            for n in range(run.first, run.end):
+                there[n] = bytes(min(self.part_bytes, self.begun[-1].size - n * self.part_bytes))
+        whole = b"".join(data for _, data in sorted(there.items()))
         if hashlib.sha256(whole).hexdigest() != self.finished.sha256 or len(whole) != self.finished.size:
             raise Conflict("The whole is not what was announced")
         ref = EvidenceRef(id="ev_1", name="/tmp/x", size=len(whole), sha256=self.finished.sha256)
         return web.Response(text=ref.model_dump_json())
+
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        _who(request)
+        number, wanted = request.match_info["id"], request.http_range
+        if number not in self.uploads:
+            raise NotFound("This task has no such upload", got=number)
+        data = self.uploads[number][wanted]
+        answer = web.StreamResponse(status=206, headers={"Content-Length": str(len(data))})
+        await answer.prepare(request)
+        if self.cut_uploads > 0:
+            self.cut_uploads -= 1
+            await answer.write(data[: len(data) // 2])
+            assert request.transport is not None
+            request.transport.abort()
+            return answer
+        await answer.write(data)
+        return answer
 
     def _refuse_if_unwell(self) -> None:
         if self.unwell > 0:

@@ -6,59 +6,23 @@ Each fake keeps its state in plain attributes that a test may set and read, and 
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from stanch.core.errors import TargetGone
 from stanch.core.exclusion import Exclusion, Opening, Profile, fixed_networks, openings
-from stanch.core.host import Effect, FileInfo, Host, Process, ProcessId, Record, Source
+from stanch.core.files import FileId
+from stanch.core.host import Effect, Held, Holder, Host, Process, ProcessId, Record, Source
 from stanch.core.network import Block, IsolationRules, IsolationState, KernelIsolation, Peer, Resolved, Socket
 from stanch.core.settings import GroupSettings
-from stanch.core.types import AnyAddress, EndpointPath, EvidenceRef
+from stanch.core.types import AnyAddress, EvidenceRef
+from tests.fakes.files import FakeFiles, FakeUploads
+from tests.fakes.life import AgentKilled, FakeClock, Life  # noqa: F401 - tests take AgentKilled from here
+from tests.fakes.vault import FakeVault
 
 SERVER = Peer(address=ip_address("192.0.2.1"), port=8443)
-
-
-class AgentKilled(BaseException):
-    """The agent was killed here. Clean-up code of an action runs in a test, but can change nothing any more."""
-
-
-@dataclass
-class Life:
-    """The agent's life: each change is a step, and from step `ends_at` (counted from 1) on, nothing has an effect."""
-
-    ends_at: int | None = None
-    steps: list[str] = field(default_factory=list)
-
-    def step(self, what: str) -> None:
-        """Something is about to be changed; AgentKilled if the agent does not live to do it."""
-        if self.ends_at is not None and len(self.steps) + 1 >= self.ends_at:
-            raise AgentKilled(what)
-        self.steps.append(what)
-
-    def restart(self, *, ends_at: int | None = None) -> None:
-        """The agent starts again, its steps counted anew."""
-        self.ends_at = ends_at
-        self.steps.clear()
-
-
-@dataclass
-class FakeClock:
-    """Time that passes only when a test says so."""
-
-    time: datetime = datetime(2026, 11, 24, 12, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        """The agent's time."""
-        return self.time
-
-    def advance(self, by: timedelta) -> None:
-        """Let time pass."""
-        self.time += by
 
 
 # --- network ---------------------------------------------------------------------------------------------------------
@@ -279,6 +243,8 @@ class FakeProcesses:
     """Pids that are inside the kernel and take no signal."""
     killed: list[ProcessId] = field(default_factory=list)
     """In order, each only once unless it was killed twice."""
+    held: list[tuple[ProcessId, FileId, Held]] = field(default_factory=list)
+    """Who holds which file, and how."""
     tick: int = 1000
 
     def __post_init__(self) -> None:
@@ -359,41 +325,16 @@ class FakeProcesses:
     async def wait_gone(self, ones: Sequence[ProcessId], *, within: timedelta) -> tuple[ProcessId, ...]:
         return tuple([one for one in ones if await self.alive(one)])
 
+    def hold(self, one: ProcessId, file: FileId, how: Held) -> None:
+        """Let a process run, map or have open a file, as long as it lives."""
+        self.held.append((one, file, how))
 
-# --- files and evidence ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class FakeFile:
-    """A file that is open. Its size is the one at the start; its bytes are the ones of now."""
-
-    files: "FakeFiles"
-    path: str
-    info: FileInfo
-
-    async def read(self, offset: int, length: int) -> bytes:
-        return bytes(self.files.content[self.path][offset : offset + length])
+    async def holders(self, files: Collection[FileId]) -> Sequence[Holder]:
+        held = dict.fromkeys([one for one in self.held if one[1] in files and self._is_there(one[0])])
+        return [Holder(process=one, name=self.table[one.pid].name, file=file, how=how) for one, file, how in held]
 
 
-@dataclass
-class FakeFiles:
-    """Files by path; a value that is an exception is raised by `open`."""
-
-    content: dict[str, Any] = field(default_factory=dict)
-    is_open: list[str] = field(default_factory=list)
-
-    @asynccontextmanager
-    async def open(self, path: EndpointPath) -> AsyncIterator[FakeFile]:
-        found = self.content.get(str(path), TargetGone(f"There is no file {path}"))
-        if isinstance(found, Exception):
-            raise found
-        modified = datetime(2026, 1, 1, tzinfo=UTC)
-        info = FileInfo(size=len(found), mode=0o644, user="root", modified=modified, inode=1)
-        self.is_open.append(str(path))
-        try:
-            yield FakeFile(self, str(path), info)
-        finally:
-            self.is_open.remove(str(path))
+# --- evidence ----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -408,16 +349,19 @@ class FakeEvidence:
     """Called after each part: a test changes the source here."""
 
     async def send(self, source: Source) -> EvidenceRef:
-        taken = b""
-        while len(taken) < source.size:
-            self.life.step("evidence.part")
-            taken += await source.read(len(taken), min(self.part, source.size - len(taken)))
-            if self.after_part is not None:
-                self.after_part()
+        taken = bytearray(source.size)
+        for extent in await source.extents():
+            end = extent.offset + extent.length
+            for offset in range(extent.offset, end, self.part):
+                self.life.step("evidence.part")
+                length = min(self.part, end - offset)
+                taken[offset : offset + length] = await source.read(offset, length)
+                if self.after_part is not None:
+                    self.after_part()
         self.life.step("evidence.finish")
         sha256 = hashlib.sha256(taken).hexdigest()
         ref = EvidenceRef(id=f"ev_{sha256[:16]}", name=source.name, size=len(taken), sha256=sha256)
-        self.kept[ref.id] = taken
+        self.kept[ref.id] = bytes(taken)
         return ref
 
 
@@ -530,6 +474,7 @@ class FakeEndpoint:
     life: Life = field(default_factory=Life)
     clock: FakeClock = field(default_factory=FakeClock)
     task: str = "tsk_1"
+    order: str = "ord_1"
     origin: str = "cli"
     settings: GroupSettings = field(default_factory=GroupSettings)
 
@@ -538,7 +483,9 @@ class FakeEndpoint:
         self.users = FakeUsers(life=self.life)
         self.firewall = FakeFirewall(life=self.life, clock=self.clock)
         self.processes = FakeProcesses(life=self.life)
-        self.files = FakeFiles()
+        self.files = FakeFiles(life=self.life)
+        self.vault = FakeVault(self.files, life=self.life, clock=self.clock)
+        self.uploads = FakeUploads()
         self.evidence = FakeEvidence(life=self.life)
         self.journal = FakeJournal(life=self.life)
         self.effects = FakeEffects(life=self.life, clock=self.clock, task=self.task)
@@ -550,6 +497,7 @@ class FakeEndpoint:
         """What an action is handed."""
         return Host(
             task=self.task,
+            order=self.order,
             origin=self.origin,
             settings=self.settings,
             names=self.names,
@@ -557,7 +505,9 @@ class FakeEndpoint:
             firewall=self.firewall,
             processes=self.processes,
             files=self.files,
+            vault=self.vault.in_hands_of(self.order),
             evidence=self.evidence,
+            uploads=self.uploads,
             journal=self.journal,
             effects=self.effects,
             server=self.server,
@@ -569,9 +519,10 @@ class FakeEndpoint:
         self.journal.restart()
         self.life.restart(ends_at=ends_at)
 
-    def next_task(self, task: str) -> None:
-        """Another task on the same endpoint: a journal of its own."""
+    def next_task(self, task: str, *, order: str | None = None) -> None:
+        """Another task on the same endpoint, of another order: a journal of its own."""
         self.task = self.effects.task = task
+        self.order = order or task.replace("tsk", "ord")
         self.journal = FakeJournal(life=self.life)
 
 

@@ -8,6 +8,7 @@ from stanch.core.action import AnyAction, Params, Verdict
 from tests.fakes.host import AgentKilled, FakeEndpoint
 
 Prepare = Callable[[], Awaitable[FakeEndpoint]]
+GoOn = Callable[[FakeEndpoint, AnyAction, Params], Awaitable[Any]]
 
 
 async def run_until_killed(endpoint: FakeEndpoint, action: AnyAction, params: Params) -> bool:
@@ -39,8 +40,10 @@ async def killed_at_every_step(prepare: Prepare, action: AnyAction, params: Para
     return found
 
 
-async def killed_twice(prepare: Prepare, action: AnyAction, params: Params) -> list[FakeEndpoint]:
-    """The same, but each is killed again at each step of going on."""
+async def killed_twice(
+    prepare: Prepare, action: AnyAction, params: Params, *, again: GoOn | None = None
+) -> list[FakeEndpoint]:
+    """The same, but each is killed again at each step of going on (`again`: how it does)."""
     found = []
     for first in range(1, await steps_of(prepare, action, params) + 1):
         for second in count(1):
@@ -49,7 +52,7 @@ async def killed_twice(prepare: Prepare, action: AnyAction, params: Params) -> l
             assert await run_until_killed(endpoint, action, params)
             endpoint.restart(ends_at=second)
             try:
-                await go_on(endpoint, action, params)
+                await (again or go_on)(endpoint, action, params)
             except AgentKilled:
                 endpoint.restart()
                 found.append(endpoint)
@@ -67,4 +70,10 @@ async def go_on(endpoint: FakeEndpoint, action: AnyAction, params: Params) -> An
     check = await action.verify(endpoint.host, params, None)  # type: ignore[misc]  # callers pass actions that have one
     if check.verdict is Verdict.IN_PLACE:
         return None
+    return await action.run(endpoint.host, params)
+
+
+async def run_again(endpoint: FakeEndpoint, action: AnyAction, params: Params) -> Any:
+    """The same for an action that completes what is partly in place, guided by its record."""
+    await action.verify(endpoint.host, params, None)  # type: ignore[misc]  # callers pass actions that have one
     return await action.run(endpoint.host, params)

@@ -12,6 +12,7 @@ WHY = {
     "actions": "an action file is loaded by the agent, the server and the command line alike, so it may need only core",
     "derive": "derive is a pure function of the registry",
     "disk": "disk is one door to the file system, for every part",
+    "worker": "the worker opens hostile bytes for the server and the agent alike, and must hold nothing worth taking",
     "agent": "an endpoint carries the agent alone, and must never learn what the server knows",
     "server": "the server must run without an agent, and must not reach around the link",
     "client": "the client is a library for other programs: it speaks REST, and knows neither server nor agent",
@@ -25,17 +26,18 @@ BELOW = {
     "actions": frozenset({"core"}),
     "derive": frozenset({"core", "actions"}),
     "disk": frozenset[str](),
-    "agent": frozenset({"core", "actions", "derive", "disk"}),
-    "server": frozenset({"core", "actions", "derive", "disk"}),
+    "worker": frozenset({"core"}),
+    "agent": frozenset({"core", "actions", "derive", "disk", "worker"}),
+    "server": frozenset({"core", "actions", "derive", "disk", "worker"}),
     "client": frozenset({"core", "actions", "derive", "disk"}),
     "cli": frozenset({"core", "actions", "derive", "disk", "client"}),
-    "demo": frozenset({"core", "actions", "derive", "disk", "client", "agent", "server", "cli"}),
+    "demo": frozenset({"core", "actions", "derive", "disk", "client", "worker", "agent", "server", "cli"}),
 }
 
 ENTRIES = frozenset(
     {
         *("stanch.server.main", "stanch.server.settings", "stanch.agent.enroll", "stanch.agent.main"),
-        *("stanch.agent.local", "stanch.demo.main"),
+        *("stanch.agent.local", "stanch.agent.alone", "stanch.demo.main"),
     }
 )
 """What the command line may import, inside functions only: starting it must not cost what it does not do."""

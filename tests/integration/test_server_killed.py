@@ -35,11 +35,11 @@ class ServerProcess:
         self.password.write_text("correct horse battery staple")
         self.api, self.gateway = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
 
-    def start(self, program: Path | str, *, log: str) -> Program:
+    def start(self, program: Path | str, *, log: str, more: tuple[str, ...] = ()) -> Program:
         """Start it, as the dying one or as it is."""
         places = (str(self.folder / "server"), self.api, self.gateway, str(self.password))
         if isinstance(program, Path):
-            argv = (sys.executable, str(program), *places)
+            argv = (sys.executable, str(program), *places, *more)
         else:
             options = ("--data", "--api-listen", "--gateway-listen", "--admin-password-file")
             pairs = (word for pair in zip(options, places, strict=True) for word in pair)

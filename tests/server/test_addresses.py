@@ -50,6 +50,21 @@ def peers(addresses: OwnAddresses) -> list[str]:
     return [str(one.address) for one in addresses.peers]
 
 
+async def test_endpoints_are_told_the_evidence_key(tmp_path, database):
+    """With the addresses, at the start and after each look at them."""
+    addresses = OwnAddresses(
+        Settings(data=tmp_path, names=("stanch.test",)),
+        port=1,
+        database=database,
+        evidence_key="age1key",
+        now=SetClock(),
+        look_up=Names(),
+    )
+    assert addresses.body(reached=None, nonce=None).evidence_key == "age1key"
+    await addresses.refresh()
+    assert addresses.body(reached=None, nonce=None).evidence_key == "age1key"
+
+
 async def test_urls_and_what_is_behind_them(tmp_path, database):
     """A URL for each name, and the addresses that it has."""
     addresses = own(tmp_path, database, Names({"stanch.test": ("10.0.0.1", "2001:db8::1")}))

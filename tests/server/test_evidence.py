@@ -4,17 +4,24 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pyrage
 import pytest
+from backports import zstd
+from pyrage import x25519
+from sqlalchemy import insert
 
 from stanch.core.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable, VerificationFailed
-from stanch.core.frames import EvidenceFinish, EvidenceStart, Report
+from stanch.core.frames import Encoding, EvidenceFinish, EvidenceHoles, EvidenceStart, PartRun, Report
 from stanch.core.rest import OrderCommon
 from stanch.core.task import State
 from stanch.server import evidence as module
 from stanch.server.evidence import Evidence
+from stanch.server.store.tables import evidence_parts
+from tests.fakes.custody import custody
 from tests.fakes.server_parts import Parts, principal
 
 PART = 1000
+CUSTODY = custody()
 
 
 @pytest.fixture
@@ -22,8 +29,9 @@ def evidence(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> E
     """An empty store, with small parts."""
     monkeypatch.setattr("stanch.server.evidence_files.PART_BYTES", PART)
     monkeypatch.setattr("stanch.server.evidence.PART_BYTES", PART)
+    monkeypatch.setattr("stanch.server.evidence_parts.PART_BYTES", PART)
     (tmp_path / "evidence").mkdir()
-    return Evidence(folder=tmp_path / "evidence", database=parts.database, now=parts.clock)
+    return Evidence(folder=tmp_path / "evidence", database=parts.database, custody=CUSTODY, now=parts.clock)
 
 
 @pytest.fixture
@@ -128,7 +136,8 @@ async def test_two_parts_at_once_leave_one(evidence: Evidence, task: str, tmp_pa
 
     with pytest.raises(Conflict):
         await evidence.put_part(ME, number, 0, sha256=digest(other), chunks=overtaken())
-    assert [path.read_bytes() for path in (tmp_path / "evidence" / number).iterdir()] == [piece(0)]
+    (path,) = (tmp_path / "evidence" / number).iterdir()
+    assert await CUSTODY.open(path.read_bytes()) == piece(0)
 
 
 @pytest.mark.parametrize("n", [3, 1_048_575])
@@ -169,10 +178,13 @@ async def test_missing_parts_are_named(evidence: Evidence, task: str) -> None:
 
 
 async def test_a_whole_that_is_something_else_is_not_taken(evidence: Evidence, task: str) -> None:
-    """The hash of the whole, and its size, are checked."""
-    number = await send(evidence, task, 0, 1, 2)
+    """Its size is checked, and its hash where the server knows it: if there is one part, or none."""
+    number = (await evidence.start(ME, beginning(task, size=5, name="small"))).evidence
+    await evidence.put_part(ME, number, 0, sha256=digest(b"12345"), chunks=chunks(b"12345"))
     with pytest.raises(VerificationFailed):
-        await evidence.finish(ME, number, EvidenceFinish(sha256="0" * 64, size=len(DATA)))
+        await evidence.finish(ME, number, EvidenceFinish(sha256="0" * 64, size=5))
+    assert not (await evidence.get(number)).complete
+    number = await send(evidence, task, 0, 1, 2)
     with pytest.raises(Conflict):
         await evidence.finish(ME, number, EvidenceFinish(sha256=digest(DATA), size=1))
     assert not (await evidence.get(number)).complete
@@ -236,13 +248,10 @@ async def test_a_full_disk_takes_no_part(evidence: Evidence, task: str, monkeypa
         await evidence.put_part(ME, progress.evidence, 0, sha256=digest(piece(0)), chunks=chunks(piece(0)))
 
 
-async def test_what_is_complete_is_not_hashed_again(
-    evidence: Evidence, task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Asking for the end again and again must not keep the server's disk and threads busy."""
+async def test_what_is_complete_keeps_its_hash(evidence: Evidence, task: str) -> None:
+    """Finishing it again with another one changes nothing."""
     number = await send(evidence, task, 0, 1, 2)
     first = await evidence.finish(ME, number, WHOLE)
-    monkeypatch.delattr(module, "hash_files")
     assert await evidence.finish(ME, number, WHOLE) == first
     with pytest.raises(VerificationFailed):
         await evidence.finish(ME, number, EvidenceFinish(sha256="0" * 64, size=len(DATA)))
@@ -259,3 +268,258 @@ async def test_a_part_that_is_on_its_way_survives_a_second_start(evidence: Evide
     await evidence.put_part(ME, number, 0, sha256=digest(piece(0)), chunks=starts_meanwhile())
     await send(evidence, task, 1, 2)
     assert (await evidence.finish(ME, number, WHOLE)).sha256 == WHOLE.sha256
+
+
+# --- sealed ----------------------------------------------------------------------------------------------------------
+
+
+def sealed(data: bytes, *, squeeze: bool = False) -> bytes:
+    """As an agent of today would send it."""
+    data = zstd.compress(data) if squeeze else data
+    return pyrage.encrypt(data, [x25519.Recipient.from_str(CUSTODY.recipient)])
+
+
+async def put(evidence: Evidence, number: str, n: int, body: bytes, **how: object) -> None:
+    said = {"plain_sha256": digest(piece(n)), "encoding": Encoding.AGE, **how}
+    await evidence.put_part(ME, number, n, sha256=digest(body), chunks=chunks(body), **said)
+
+
+async def finished(evidence: Evidence, task: str, *bodies: bytes, **how: object) -> str:
+    """Complete evidence, made of these bodies."""
+    number = await send(evidence, task)
+    for n, body in enumerate(bodies):
+        await put(evidence, number, n, body, **how)
+    await evidence.finish(ME, number, WHOLE)
+    return number
+
+
+@pytest.mark.parametrize("squeeze", [False, True])
+async def test_sealed_parts_are_stored_as_they_came(
+    evidence: Evidence, task: str, tmp_path: Path, *, squeeze: bool
+) -> None:
+    """And opened when they are read."""
+    bodies = [sealed(piece(n), squeeze=squeeze) for n in range(3)]
+    encoding = Encoding.ZSTD_AGE if squeeze else Encoding.AGE
+    number = await finished(evidence, task, *bodies, encoding=encoding)
+    files = sorted((tmp_path / "evidence" / number).iterdir())
+    assert [path.read_bytes() for path in files] == bodies
+    assert await read(evidence, number, 0, len(DATA)) == DATA
+    assert await read(evidence, number, 990, 1020) == DATA[990:2010]
+    assert (await evidence.get(number)).received == len(DATA)
+
+
+async def test_what_an_old_agent_sends_is_sealed_here(evidence: Evidence, task: str, tmp_path: Path) -> None:
+    """No part lies on the disk as it is."""
+    number = await send(evidence, task, 0, 1, 2)
+    files = sorted((tmp_path / "evidence" / number).iterdir())
+    assert [await CUSTODY.open(path.read_bytes()) for path in files] == [piece(n) for n in range(3)]
+    assert not any(DATA[:50] in path.read_bytes() for path in files)
+    assert len(names_in(tmp_path / "evidence" / number)) == 3
+
+
+async def test_plain_parts_of_before_stay_readable(evidence: Evidence, parts: Parts, task: str, tmp_path: Path) -> None:
+    """What was recorded before there was a key is plain, and still compared with its hash."""
+    number = await send(evidence, task)
+    for n in range(3):
+        (tmp_path / "evidence" / number / f"{n:07}-{digest(piece(n))}").write_bytes(piece(n))
+        old = {"evidence": number, "n": n, "size": len(piece(n)), "sha256": digest(piece(n))}
+        await parts.database.write(lambda connection, row=old: connection.execute(insert(evidence_parts), row))
+    await evidence.finish(ME, number, WHOLE)
+    assert await read(evidence, number, 0, len(DATA)) == DATA
+    (tmp_path / "evidence" / number / f"{1:07}-{digest(piece(1))}").write_bytes(b"x" * PART)
+    with pytest.raises(VerificationFailed, match="Part 1"):
+        await read(evidence, number, 0, len(DATA))
+
+
+async def test_the_same_part_sealed_twice_is_one_part(evidence: Evidence, task: str, tmp_path: Path) -> None:
+    """Sealing differs each time: what makes it the same is its content."""
+    number = await send(evidence, task)
+    first, second = sealed(piece(0)), sealed(piece(0))
+
+    async def overtaken() -> AsyncIterator[bytes]:
+        await put(evidence, number, 0, first)
+        yield second
+
+    how = {"plain_sha256": digest(piece(0)), "encoding": Encoding.AGE}
+    await evidence.put_part(ME, number, 0, sha256=digest(second), chunks=overtaken(), **how)
+    await put(evidence, number, 0, sealed(piece(0)))
+    assert [path.read_bytes() for path in (tmp_path / "evidence" / number).iterdir()] == [first]
+    assert (await evidence.get(number)).received == PART
+
+
+async def test_the_same_body_twice_at_once_keeps_its_file(evidence: Evidence, task: str, tmp_path: Path) -> None:
+    """An agent that sends again before its first request has ended loses nothing."""
+    number, body = await send(evidence, task), sealed(piece(0))
+
+    async def overtaken() -> AsyncIterator[bytes]:
+        await put(evidence, number, 0, body)
+        yield body
+
+    how = {"plain_sha256": digest(piece(0)), "encoding": Encoding.AGE}
+    await evidence.put_part(ME, number, 0, sha256=digest(body), chunks=overtaken(), **how)
+    assert [path.read_bytes() for path in (tmp_path / "evidence" / number).iterdir()] == [body]
+
+
+async def test_a_sealed_part_has_a_bound(evidence: Evidence, task: str, tmp_path: Path) -> None:
+    """What sealing adds, and no more; and nothing is left."""
+    number = await send(evidence, task)
+    with pytest.raises(TooLarge):
+        await put(evidence, number, 0, b"x" * (PART + 5000))
+    with pytest.raises(Invalid):
+        await put(evidence, number, 0, b"")
+    assert names_in(tmp_path / "evidence" / number) == []
+
+
+BAD = {
+    "sealed for another key": lambda: (pyrage.encrypt(piece(1), [x25519.Identity.generate().to_public()]), "age"),
+    "no age file": lambda: (b"x" * 500, "age"),
+    "another content": lambda: (sealed(b"y" * PART), "age"),
+    "less content": lambda: (sealed(b"y"), "age"),
+    "a decompression bomb": lambda: (sealed(bytes(50_000_000), squeeze=True), "zstd+age"),
+    "no zstd frame": lambda: (sealed(piece(1)), "zstd+age"),
+    "two zstd frames": lambda: (sealed(zstd.compress(piece(1)) * 2), "zstd+age"),
+    "half a zstd frame": lambda: (sealed(zstd.compress(piece(1))[:-5]), "zstd+age"),
+    "a zstd frame that wants much memory": lambda: (sealed(with_window(piece(1), 27)), "zstd+age"),
+}
+
+
+def with_window(data: bytes, log: int) -> bytes:
+    """A frame whose header asks for a window of so many bits."""
+    options = {zstd.CompressionParameter.window_log: log, zstd.CompressionParameter.content_size_flag: 0}
+    frame = zstd.ZstdCompressor(options=options)
+    return frame.compress(data[:500]) + frame.compress(data[500:]) + frame.flush()
+
+
+@pytest.mark.parametrize("case", BAD)
+async def test_what_is_not_what_it_should_be_is_found_when_it_is_read(evidence: Evidence, task: str, case: str) -> None:
+    """By the hash of the part, at the latest; what lies before it can be read."""
+    number = await send(evidence, task, 0, 2)
+    body, encoding = BAD[case]()
+    await put(evidence, number, 1, body, encoding=Encoding(encoding))
+    await evidence.finish(ME, number, WHOLE)
+    assert await read(evidence, number, 0, PART) == piece(0)
+    with pytest.raises(VerificationFailed):
+        await read(evidence, number, 0, len(DATA))
+
+
+@pytest.mark.parametrize("at", [0, 50, 150, 300, 1100, -1])
+async def test_a_damaged_file_is_found(evidence: Evidence, task: str, tmp_path: Path, at: int) -> None:
+    """Each region of it: header, nonce, content, seal."""
+    number = await finished(evidence, task, *(sealed(piece(n)) for n in range(3)))
+    path = min((tmp_path / "evidence" / number).iterdir())
+    damaged = bytearray(path.read_bytes())
+    damaged[at] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(VerificationFailed):
+        await read(evidence, number, 0, 10)
+
+
+async def test_a_file_that_is_cut_or_gone_is_found(evidence: Evidence, task: str, tmp_path: Path) -> None:
+    """It is said which part, or that the disk does not give it."""
+    number = await finished(evidence, task, *(sealed(piece(n)) for n in range(3)))
+    first, second, _ = sorted((tmp_path / "evidence" / number).iterdir())
+    first.write_bytes(first.read_bytes()[:-1])
+    second.unlink()
+    with pytest.raises(VerificationFailed, match="Part 0"):
+        await read(evidence, number, 0, 10)
+    with pytest.raises(Unavailable):
+        await read(evidence, number, PART, 10)
+
+
+# --- holes -----------------------------------------------------------------------------------------------------------
+
+
+def holes(*runs: tuple[int, int]) -> EvidenceHoles:
+    return EvidenceHoles(runs=tuple(PartRun(first=first, count=count) for first, count in runs))
+
+
+SPARSE = bytes(3 * PART) + b"x" * PART + bytes(3 * PART + 17)
+SPARSE_WHOLE = EvidenceFinish(sha256=digest(SPARSE), size=len(SPARSE))
+
+
+async def begin_sparse(evidence: Evidence, task: str) -> str:
+    return (await evidence.start(ME, beginning(task, size=len(SPARSE), data=PART))).evidence
+
+
+async def test_holes_are_told_and_read_as_zeros(evidence: Evidence, task: str, tmp_path: Path) -> None:
+    """They take no room, and count as received; telling them twice changes nothing."""
+    number = await begin_sparse(evidence, task)
+    for _ in range(2):
+        await evidence.put_holes(ME, number, holes((0, 3), (4, 4)))
+    with pytest.raises(Conflict, match="part 3"):
+        await evidence.finish(ME, number, SPARSE_WHOLE)
+    await evidence.put_part(ME, number, 3, sha256=digest(b"x" * PART), chunks=chunks(b"x" * PART))
+    await evidence.finish(ME, number, SPARSE_WHOLE)
+    assert await read(evidence, number, 0, len(SPARSE)) == SPARSE
+    assert await read(evidence, number, 2 * PART + 5, PART) == SPARSE[2 * PART + 5 : 3 * PART + 5]
+    assert (await evidence.get(number)).received == len(SPARSE)
+    assert len(names_in(tmp_path / "evidence" / number)) == 1
+
+
+async def test_a_file_that_is_one_hole(evidence: Evidence, task: str) -> None:
+    """Has no parts at all."""
+    number = (await evidence.start(ME, beginning(task, size=5 * PART + 1, data=0))).evidence
+    await evidence.put_holes(ME, number, holes((0, 6)))
+    await evidence.finish(ME, number, EvidenceFinish(sha256=digest(bytes(5 * PART + 1)), size=5 * PART + 1))
+    assert await read(evidence, number, 0, 5 * PART + 1) == bytes(5 * PART + 1)
+
+
+async def test_holes_may_be_found_differently_the_next_time(evidence: Evidence, task: str) -> None:
+    """A part of zeros is the same part, whether it was sent or told."""
+    number = await begin_sparse(evidence, task)
+    await evidence.put_part(ME, number, 1, sha256=digest(bytes(PART)), chunks=chunks(bytes(PART)))
+    await evidence.put_holes(ME, number, holes((0, 2)))
+    await evidence.put_holes(ME, number, holes((0, 3), (5, 1)))
+    await evidence.put_holes(ME, number, holes((4, 4)))
+    await evidence.put_part(ME, number, 5, sha256=digest(bytes(PART)), chunks=chunks(bytes(PART)))
+    assert (await evidence.get(number)).received == len(SPARSE) - PART
+
+
+async def test_a_hole_and_data_in_one_place_is_a_conflict(evidence: Evidence, task: str) -> None:
+    """Whichever came first: then the source has changed."""
+    number = await begin_sparse(evidence, task)
+    await evidence.put_part(ME, number, 3, sha256=digest(b"x" * PART), chunks=chunks(b"x" * PART))
+    with pytest.raises(Conflict, match="Part 3"):
+        await evidence.put_holes(ME, number, holes((2, 2)))
+    await evidence.put_holes(ME, number, holes((0, 3)))
+    with pytest.raises(Conflict, match="Another part 1"):
+        await evidence.put_part(ME, number, 1, sha256=digest(b"y" * PART), chunks=chunks(b"y" * PART))
+    assert (await evidence.get(number)).received == 4 * PART
+
+
+@pytest.mark.parametrize("runs", [[(0, 9)], [(8, 1)], [(2, 2), (3, 1)], [(4, 1), (0, 1)]])
+async def test_runs_out_of_order_are_refused(evidence: Evidence, task: str, runs: list[tuple[int, int]]) -> None:
+    """Beyond the end, over each other, backwards."""
+    number = await begin_sparse(evidence, task)
+    with pytest.raises(Invalid):
+        await evidence.put_holes(ME, number, holes(*runs))
+    with pytest.raises(NotFound):
+        await evidence.put_holes(OTHER, number, holes((0, 1)))
+
+
+async def test_holes_have_a_bound(evidence: Evidence, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often they are told."""
+    monkeypatch.setattr("stanch.server.evidence_parts.MAX_RUNS", 2)
+    number = await begin_sparse(evidence, task)
+    await evidence.put_holes(ME, number, holes((0, 1), (2, 1)))
+    with pytest.raises(TooLarge):
+        await evidence.put_holes(ME, number, holes((5, 1)))
+
+
+async def test_a_source_that_changed_its_size_forgets_its_holes(evidence: Evidence, task: str) -> None:
+    """They are told again."""
+    number = await begin_sparse(evidence, task)
+    await evidence.put_holes(ME, number, holes((0, 3), (4, 4)))
+    await evidence.start(ME, beginning(task, size=PART))
+    assert (await evidence.get(number)).received == 0
+    with pytest.raises(Conflict, match="part 0"):
+        await evidence.finish(ME, number, EvidenceFinish(sha256=digest(bytes(PART)), size=PART))
+
+
+async def test_a_sparse_file_needs_room_for_its_data_only(evidence: Evidence, task: str) -> None:
+    """Terabytes of holes are not refused; and the agent hears what it may send."""
+    progress = await evidence.start(ME, beginning(task, size=2**42, data=PART))
+    assert progress.holes
+    assert progress.encodings == ("age", "zstd+age")
+    with pytest.raises(Unavailable, match="no room"):
+        await evidence.start(ME, beginning(task, size=2**42, data=2**42))

@@ -212,6 +212,37 @@ async def test_undo_orders_the_way_back(parts):
     assert await parts.database.read(lambda c: c.execute(undoes).scalar()) == view.id
 
 
+async def test_a_dry_run_may_name_what_nobody_has_uploaded(parts):
+    """The plan needs its size and hash alone; a real order of it is refused."""
+    await parts.add_endpoints("web")
+    content = {"id": "not-uploaded", "name": "x", "size": 1, "sha256": "0" * 64}
+    params = {"content": content, "path": "/opt/x"}
+    view = await order(parts, action="put_file", params=params, dry_run=True)
+    assert (view.dry_run, view.states) == (True, {State.QUEUED: 1})
+    with pytest.raises(NotFound):
+        await order(parts, action="put_file", params=params)
+
+
+async def test_undo_takes_the_way_that_fits_each_endpoint(parts, monkeypatch):
+    """What replaced nothing is deleted; where one endpoint needs another way than the next, it is said."""
+    await parts.add_endpoints("web", "db")
+    monkeypatch.setattr("stanch.server.uploads.use", lambda *_: None)
+    content = {"id": "upl_1", "name": "x", "size": 1, "sha256": "0" * 64}
+    info = {"size": 1, "mode": 384, "user": "root", "modified": "2026-11-24T12:00:00Z", "inode": 1}
+    put = {"order": "ord_1", "changed": True, "path": "/opt/x", "sha256": "0" * 64, "info": info}
+    params = {"content": content, "path": "/opt/x"}
+    view = await order(parts, action="put_file", params=params, endpoints=("web", "db"))
+    await send(parts, view)
+    tasks = {one.endpoint: one.id for one in view.tasks}
+    await parts.orders.report("end_web", [report(tasks["end_web"], result=put)])
+    back = await parts.orders.undo(principal(), view.id)
+    assert (back.action, back.params) == ("delete_file", {"path": ["/opt/x"], "sha256": ["0" * 64]})
+    replaced = {**put, "replaced": "qrt_0123456789abcdef"}
+    await parts.orders.report("end_db", [report(tasks["end_db"], result=replaced)])
+    with pytest.raises(Conflict, match="different parameters"):
+        await parts.orders.undo(principal(), view.id)
+
+
 async def test_undo_of_what_is_not_done(parts):
     """An order that is not done cannot be undone."""
     await parts.add_endpoints("web")

@@ -1,5 +1,6 @@
 """What an administrator may decide, and what is refused early."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,31 @@ def test_too_many_names() -> None:
     """There is a bound."""
     with pytest.raises(Invalid):
         Settings(data=DATA, names=tuple(f"h{n}" for n in range(33)))
+
+
+@pytest.mark.parametrize(("days", "lasts"), [(None, None), (0, None), (30, timedelta(days=30))])
+def test_how_long_evidence_is_kept(days: int | None, lasts: timedelta | None) -> None:
+    """For ever, unless somebody says for how many days."""
+    assert Settings(data=DATA, evidence_days=days).evidence_lasts == lasts
+
+
+@pytest.mark.parametrize("days", [-1, 36_501])
+def test_evidence_is_kept_for_a_reasonable_time(days: int) -> None:
+    """What no calendar holds is refused at the start, not at the first sweep."""
+    with pytest.raises(Invalid):
+        Settings(data=DATA, evidence_days=days)
+
+
+@pytest.mark.parametrize("wrong", [{"upload_days": 0}, {"upload_days": 36_501}, {"max_upload": -1}])
+def test_wrong_bounds_of_uploads(wrong: dict[str, int]) -> None:
+    """They are kept for a day at least."""
+    with pytest.raises(Invalid, match="Uploads"):
+        Settings(data=DATA, **wrong)
+
+
+def test_uploads_are_kept_for_a_while() -> None:
+    """In days."""
+    assert Settings(data=DATA).uploads_last == timedelta(days=30)
 
 
 def test_the_names_that_were_set_are_advertised() -> None:

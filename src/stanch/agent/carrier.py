@@ -225,6 +225,7 @@ class Carrier:
                 journal=running.journal,
                 effects=self._effects.of(task.order),
                 progress=TaskProgress(task.id, self._progress, self._clock.boot_seconds),
+                own=task.own,
             )
         )
 

@@ -24,7 +24,9 @@ import structlog
 
 from stanch.core.errors import Conflict, Denied, Invalid, StanchError, TooLarge, VerificationFailed
 
-MAX_LINE_BYTES = 4096
+MAX_LINE_BYTES = 1_048_576
+"""Of root: what a person orders at the machine may name many files."""
+
 MAX_CLIENTS = 8
 IDLE_SECONDS = 30.0
 RETRY_SECONDS = 1.0

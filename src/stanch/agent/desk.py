@@ -14,6 +14,7 @@ from stanch.agent.link import Link
 from stanch.agent.local import show_isolation
 from stanch.agent.local_policy import LocalPolicy
 from stanch.agent.release_code import ReleaseDoor
+from stanch.agent.tasks import Outcome
 from stanch.core.errors import Invalid, StanchError, Unavailable
 from stanch.core.network import Firewall
 from stanch.core.task import State
@@ -40,6 +41,7 @@ class Desk:
             "status": alone(self.status),
             "isolation-status": alone(self.isolation_status),
             "isolation-off": alone(self.isolation_off),
+            "run": self.run,
         }
 
     def answers_to_everybody(self) -> Mapping[str, Answer]:
@@ -73,6 +75,13 @@ class Desk:
             raise Unavailable(error.message, got=error.got, hint=hint) from error
         return {"changed": changed, **await self.isolation_status()}
 
+    async def run(self, question: Question) -> Mapping[str, Any]:
+        """Carry out an action on this machine for root, and return its result; the server hears of it by a notice."""
+        action, params = question.said.get("action"), question.said.get("params")
+        if not isinstance(action, str) or not isinstance(params, dict):
+            raise Invalid("The line names no action", expected='{"do": "run", "action": "...", "params": {...}}')
+        return await run_for_root(self.executor, action, params)
+
     async def isolation_in_short(self) -> Mapping[str, Any]:
         """What a person at the machine needs to know, and no more."""
         told = await self.keeper.status()
@@ -89,9 +98,18 @@ class Desk:
 
 async def lift_isolation(executor: Executor, requested_by: str) -> bool:
     """Lift it through the executor; did that change anything? The outcome's error if it could not be."""
-    outcome = await executor.run_own(RELEASE, {}, requested_by=requested_by)
-    if outcome.state is not State.DONE:
-        if outcome.error is None:
-            raise StanchError("The isolation was not lifted", got=outcome.state)
-        raise StanchError.from_body(outcome.error)
-    return bool((outcome.result or {}).get("changed"))
+    result = _result_of(await executor.run_own(RELEASE, {}, requested_by=requested_by))
+    return bool(result.get("changed"))
+
+
+async def run_for_root(executor: Executor, action: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Carry out an action through the executor; its result, or the outcome's error."""
+    return _result_of(await executor.run_own(action, params, requested_by="root"))
+
+
+def _result_of(outcome: Outcome) -> Mapping[str, Any]:
+    if outcome.state is State.DONE:
+        return outcome.result or {}
+    if outcome.error is None:
+        raise StanchError("It was not done", got=outcome.state)
+    raise StanchError.from_body(outcome.error)

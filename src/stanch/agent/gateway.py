@@ -69,7 +69,7 @@ class Gateway:
         self._earlier, self._session = self._session, None
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, body: bytes | bytearray = b"", *, headers: Mapping[str, str] | None = None
     ) -> bytes:
         """The body of a good answer.
 
@@ -85,7 +85,7 @@ class Gateway:
                 if self._tls is tls:
                     raise
 
-    async def _ask_any(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    async def _ask_any(self, method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> bytes:
         last = Unavailable("No address of the server is known")
         for target in self._targets():
             try:
@@ -97,7 +97,9 @@ class Gateway:
                 last = Unavailable(error.message, got=error.got, expected=error.expected)
         raise last
 
-    async def _ask(self, target: Target, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    async def _ask(
+        self, target: Target, method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]
+    ) -> bytes:
         async with answering(target.authority, proxy=target.proxy):
             request = self._pool().request(
                 method,

@@ -15,8 +15,8 @@ from stanch.actions.isolate import EFFECT
 from stanch.agent.clock import AgentClock
 from stanch.agent.effects import Effects
 from stanch.agent.host.clock import boot_id, boot_seconds
-from stanch.agent.host.files import account_name
 from stanch.agent.host.firewall import NftFirewall
+from stanch.agent.host.metadata import account_name
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.identity import Binding, Identity
 from stanch.agent.journal import Journal

@@ -5,11 +5,18 @@
 
     [paths]
     forbid = ["/root", "/etc/shadow"]
+    write = ["/opt/incident"]       # files may be put, and restored to another place, below these folders only
+
+    [critical]
+    allow = ["/usr/bin/dash"]       # may be taken away although the machine needs it
+
+    [vault]
+    folder = "/srv/stanch-vault"    # where quarantined files are kept; read when the agent starts
 
 Paths bind every parameter that is a path, by whole components, by the name that was ordered and by what its links
-lead to. The server cannot override any of it. The file binds orders of the server only: a deadline that lifts an
-effect, and root's own `stanch local`, go on. So `release` may be forbidden, which is said as a warning; the isolation
-then ends by its deadline or at the machine itself.
+lead to, and every file that a search or a pattern finds. The server cannot override any of it. The file binds orders of
+the server only: a deadline that lifts an effect, and root's own `stanch local`, go on. So `release` may be forbidden,
+which is said as a warning; the isolation then ends by its deadline or at the machine itself.
 
 No file, no limits. A file that cannot be read, or says something unknown, refuses every order until it is repaired:
 a misspelt limit must not be no limit. It binds only while running programs and putting files are forbidden too.
@@ -19,13 +26,14 @@ import hashlib
 import os
 import stat
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from stanch.agent.path_rules import PathRules, Resolve, is_below
 from stanch.core.action import AnyAction, Params, Registry, Undo, invalid_fields
 from stanch.core.errors import ForbiddenHere, Invalid
 from stanch.core.model import Model
@@ -57,6 +65,23 @@ class PathLimits(Model):
     forbid: Annotated[tuple[EndpointPath, ...], Field(max_length=10_000)] = ()
     """Not these files, and nothing below these folders."""
 
+    write: Annotated[tuple[EndpointPath, ...], Field(max_length=10_000)] | None = None
+    """Put files below these folders only; null for everywhere."""
+
+
+class CriticalLimits(Model):
+    """Section `critical`."""
+
+    allow: Annotated[tuple[EndpointPath, ...], Field(max_length=10_000)] = ()
+    """What may be taken away or replaced although the machine needs it."""
+
+
+class VaultPlace(Model):
+    """Section `vault`."""
+
+    folder: EndpointPath | None = None
+    """Where the vault is; null for a folder beside the journal."""
+
 
 class Limits(Model):
     """The sections of the file that are policy; others belong to others."""
@@ -66,6 +91,12 @@ class Limits(Model):
 
     paths: PathLimits = PathLimits()
     """Which paths."""
+
+    critical: CriticalLimits = CriticalLimits()
+    """What of the machine's own may be taken."""
+
+    vault: VaultPlace = VaultPlace()
+    """Where the vault is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +111,6 @@ class Reading:
     """None if the file is broken."""
 
     broken: str | None = None
-
-
-Resolve = Callable[[bytes], bytes]
-"""A path to what its links lead to."""
 
 
 class LocalPolicy:
@@ -117,14 +144,32 @@ class LocalPolicy:
         if limits.actions.forbids(action.name):
             raise ForbiddenHere(f"The owner of this machine forbids {action.command}", got=action.name)
         for path in paths_of(params):
-            _check_path(path, path.raw, limits.paths.forbid)
+            _check_path(path, path, limits.paths.forbid)
 
     def check_links(self, params: Params) -> None:
         """ForbiddenHere if a path leads to a forbidden one through links. Asks the file system: may take its time."""
         named = self._limits().paths.forbid
         forbidden = (*named, *(EndpointPath.of(self._resolve(one.raw)) for one in named))
         for path in paths_of(params) if forbidden else ():
-            _check_path(path, self._resolve(path.raw), forbidden)
+            _check_path(path, EndpointPath.of(self._resolve(path.raw)), forbidden)
+
+    def path_rules(self) -> PathRules:
+        """What binds a task of the server, whatever leads to a file; nothing may be touched if the file is broken."""
+        limits = self._reading.limits
+        if limits is None:
+            return PathRules(forbid=(EndpointPath("/"),))
+        return PathRules(forbid=limits.paths.forbid, write=limits.paths.write, resolve=self._resolve)
+
+    def may_be_taken(self) -> tuple[EndpointPath, ...]:
+        """What may be taken away although the machine needs it."""
+        limits = self._reading.limits
+        return () if limits is None else limits.critical.allow
+
+    def vault_folder(self, otherwise: Path) -> Path:
+        """Where the vault is."""
+        limits = self._reading.limits
+        folder = None if limits is None else limits.vault.folder
+        return otherwise if folder is None else Path(os.fsdecode(folder.raw))
 
     def warnings(self, registry: Registry) -> tuple[str, ...]:
         """What the owner should know about the limits."""
@@ -132,11 +177,11 @@ class LocalPolicy:
         if limits is None:
             return (f"No order is accepted: {self._reading.broken}",)
         return tuple(
-            f"{one.name} is allowed, but {one.undo.action}, which takes it back, is forbidden"
+            f"{one.name} is allowed, but {back}, which takes it back, is forbidden"
             for one in registry.values()
-            if isinstance(one.undo, Undo)
-            and limits.actions.forbids(one.undo.action)
-            and not limits.actions.forbids(one.name)
+            if isinstance(one.undo, Undo) and not limits.actions.forbids(one.name)
+            for back in one.undo.actions
+            if limits.actions.forbids(back)
         )
 
     def _limits(self) -> Limits:
@@ -214,16 +259,10 @@ def _mark(path: Path) -> tuple[int, ...] | None:
     return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_mode, status.st_uid)
 
 
-def _check_path(asked: EndpointPath, means: bytes, forbidden: tuple[EndpointPath, ...]) -> None:
-    parts = _components(means)
-    for one in forbidden:
-        below = _components(one.raw)
-        if parts[: len(below)] == below:
-            raise ForbiddenHere("The owner of this machine forbids this path", got=asked, expected=f"not below {one}")
-
-
-def _components(path: bytes) -> list[bytes]:
-    return [part for part in os.path.normpath(path).split(b"/") if part]
+def _check_path(asked: EndpointPath, means: EndpointPath, forbidden: tuple[EndpointPath, ...]) -> None:
+    below = is_below(means, forbidden)
+    if below is not None:
+        raise ForbiddenHere("The owner of this machine forbids this path", got=asked, expected=f"not below {below}")
 
 
 def _plain(name: str) -> str:

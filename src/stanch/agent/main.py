@@ -34,6 +34,7 @@ async def run(settings: Settings, *, beat: Callable[[], None], stop: asyncio.Eve
         log.info("agent-up", endpoint=agent.identity.endpoint, state=str(settings.state))
         async with asyncio.TaskGroup() as group:
             beating = group.create_task(_beat(beat))
+            await agent.vault.recover()
             await recovery.recover(agent.executor)
             jobs = [
                 beating,
@@ -58,13 +59,14 @@ async def _beat(beat: Callable[[], None]) -> None:
 
 
 async def _keep_house(agent: Agent) -> None:
-    """What is due now and then: notice a changed local policy, forget what is long done."""
+    """What is due now and then: notice a changed local policy, remove what was in the vault long enough, forget."""
     pruned = 0.0
     while True:
         await asyncio.sleep(POLICY_SECONDS)
         pruned += POLICY_SECONDS
         try:
             await agent.executor.policy.look()
+            await agent.vault.expire()
             if pruned >= PRUNE_SECONDS:
                 pruned = 0.0
                 await agent.executor.ledger.prune()

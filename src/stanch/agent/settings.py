@@ -42,6 +42,16 @@ class Settings:
         return self.state / "journal.db"
 
     @property
+    def vault(self) -> Path:
+        """The vault, unless the local policy puts it elsewhere."""
+        return self.state / "vault"
+
+    @property
+    def vault_key(self) -> Path:
+        """The endpoint's own key to what is in the vault."""
+        return self.state / "vault.key"
+
+    @property
     def addresses(self) -> Path:
         """The addresses of the server that were seen last."""
         return self.state / "addresses.json"

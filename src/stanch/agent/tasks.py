@@ -290,3 +290,5 @@ class TaskContext:
     journal: TaskJournal
     effects: TaskEffects
     progress: TaskProgress
+    own: bool = False
+    """Made on this machine itself: the owner's limits do not bind it."""

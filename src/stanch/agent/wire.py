@@ -1,14 +1,15 @@
 """The agent's object graph: what is made of what, on one screen."""
 
-import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from stanch import actions
 from stanch.agent.about import About
@@ -19,13 +20,16 @@ from stanch.agent.effects import Effects
 from stanch.agent.executor import Executor
 from stanch.agent.gateway import Gateway
 from stanch.agent.host.clock import boot_id, boot_seconds
-from stanch.agent.host.files import LinuxFiles, account_name
+from stanch.agent.host.critical import Critical
 from stanch.agent.host.firewall import NftFirewall
 from stanch.agent.host.inventory import capabilities, read_inventory
+from stanch.agent.host.metadata import account_name
 from stanch.agent.host.names import LinuxNames
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.host.processes import LinuxProcesses
 from stanch.agent.host.users import TerminalUsers
+from stanch.agent.host.vault import LinuxVault
+from stanch.agent.hosts import HostMaker, evidence_key, supervisor_pid, vault_settings
 from stanch.agent.identity import Binding, Identity
 from stanch.agent.journal import Journal
 from stanch.agent.keeper import Keeper, OneAtATime
@@ -38,14 +42,10 @@ from stanch.agent.renewal import Renewal
 from stanch.agent.resolve import AddressBook
 from stanch.agent.settings import Settings
 from stanch.agent.spool import Spool
-from stanch.agent.supervisor import BEAT_VARIABLE
-from stanch.agent.tasks import TaskContext
-from stanch.agent.transfer import EvidenceSender
 from stanch.agent.trust import TrustedKeys
 from stanch.core.envelope import Kind
-from stanch.core.host import Files, Host, Processes, Server, Users
+from stanch.core.host import Server
 from stanch.core.network import Firewall, Names
-from stanch.core.settings import GroupSettings
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,7 @@ class Agent:
     control: Control
     public: Control
     renewal: Renewal
+    vault: LinuxVault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,8 @@ class _Memory:
     spool: Spool
     effects: Effects
     policy: LocalPolicy
+    critical: Critical
+    vault: LinuxVault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Agent]:
             control=Control(settings.socket, desk.answers()),
             public=Control(settings.code_socket, desk.answers_to_everybody(), manners=EVERYBODYS),
             renewal=renewal,
+            vault=memory.vault,
         )
 
 
@@ -129,14 +133,30 @@ def _memory(settings: Settings, identity: Identity, stack: AsyncExitStack) -> _M
     journal = Journal(settings.journal)
     stack.push_async_callback(journal.close)
     clock = AgentClock(journal, boot_seconds, boot_id())
+    spool, policy = Spool(journal, clock), LocalPolicy(settings.config)
+    critical = Critical(
+        own=(Path(sys.prefix), settings.state, settings.config, policy.vault_folder(settings.vault)),
+        services=lambda: vault_settings(journal).protect_services,
+        excepted=policy.may_be_taken,
+    )
     return _Memory(
         settings=settings,
         identity=identity,
         journal=journal,
         clock=clock,
-        spool=Spool(journal, clock),
+        spool=spool,
         effects=Effects(journal, clock),
-        policy=LocalPolicy(settings.config),
+        policy=policy,
+        critical=critical,
+        vault=LinuxVault(
+            policy.vault_folder(settings.vault),
+            key=settings.vault_key,
+            evidence_key=lambda: evidence_key(journal),
+            limit=lambda: vault_settings(journal).limit,
+            why_protected=critical.why,
+            clock=clock.now,
+            tell=lambda kind, detail: spool.put(spool.notice(kind, detail)),
+        ),
     )
 
 
@@ -167,28 +187,53 @@ def _guarded(memory: _Memory, ways: _Ways, stack: AsyncExitStack) -> _Guarded:
 
 
 def _executor(memory: _Memory, ways: _Ways, guarded: _Guarded) -> Executor:
+    hosts = _hosts(memory, ways.gateway, ways.link, firewall=guarded.one_at_a_time, names=guarded.names)
+    return _executor_of(memory, hosts, on={Kind.ADDRESSES: ways.book.learn}, progress=ways.link.progress)
+
+
+def _hosts(memory: _Memory, gateway: Gateway, server: Server, *, firewall: Firewall, names: Names) -> HostMaker:
+    return HostMaker(
+        journal=memory.journal,
+        policy=memory.policy,
+        firewall=firewall,
+        names=names,
+        users=TerminalUsers(),
+        processes=LinuxProcesses(Namespace.current("pid"), supervisor=supervisor_pid()),
+        critical=memory.critical,
+        vault=memory.vault,
+        gateway=gateway,
+        server=server,
+    )
+
+
+def _executor_of(memory: _Memory, hosts: HostMaker, **more: Any) -> Executor:
     return Executor(
         endpoint=memory.identity.endpoint,
         registry=actions.load(),
-        host_for=HostMaker(
-            settings=lambda: group_settings(memory.journal),
-            firewall=guarded.one_at_a_time,
-            names=guarded.names,
-            users=TerminalUsers(),
-            processes=LinuxProcesses(Namespace.current("pid"), supervisor=supervisor_pid()),
-            files=LinuxFiles(),
-            gateway=ways.gateway,
-            server=ways.link,
-        ),
+        host_for=hosts,
         journal=memory.journal,
         clock=memory.clock,
         spool=memory.spool,
         effects=memory.effects,
         policy=memory.policy,
         keys=TrustedKeys(memory.journal, memory.identity.signing_keys),
-        on={Kind.ADDRESSES: ways.book.learn},
-        progress=ways.link.progress,
+        **more,
     )
+
+
+@asynccontextmanager
+async def executor_alone(settings: Settings, *, server: Server) -> AsyncIterator[Executor]:
+    """An executor for root while no agent runs, without any way to the server; what it does is told later."""
+    identity = load_identity(settings)
+    async with AsyncExitStack() as stack:
+        memory = _memory(settings, identity, stack)
+        gateway = await stack.enter_async_context(Gateway(tls=identity.tls(settings.state), targets=lambda: ()))
+        firewall = NftFirewall(Namespace.current("net"))
+        stack.push_async_callback(firewall.close)
+        names = LinuxNames(server_has_names=lambda: False)
+        hosts = _hosts(memory, gateway, server, firewall=OneAtATime(firewall), names=names)
+        await memory.vault.recover()
+        yield await stack.enter_async_context(_executor_of(memory, hosts))
 
 
 def _about(memory: _Memory, guarded: _Guarded, executor: Executor) -> About:
@@ -244,38 +289,6 @@ async def change_tls(gateway: Gateway, link: Link, tls: ssl.SSLContext) -> None:
     link.change_tls(tls)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostMaker:
-    """Puts the machine and what belongs to one task together."""
-
-    settings: Callable[[], GroupSettings]
-    firewall: Firewall
-    names: Names
-    users: Users
-    processes: Processes
-    files: Files
-    gateway: Gateway
-    server: Server
-
-    def __call__(self, context: TaskContext) -> Host:
-        """The host in the hands of one task."""
-        return Host(
-            task=context.task,
-            origin=context.order.origin,
-            settings=self.settings(),
-            firewall=self.firewall,
-            names=self.names,
-            users=self.users,
-            processes=self.processes,
-            files=self.files,
-            evidence=EvidenceSender(task=context.task, gateway=self.gateway, progress=context.progress),
-            journal=context.journal,
-            effects=context.effects,
-            server=self.server,
-            progress=context.progress,
-        )
-
-
 def load_identity(settings: Settings) -> Identity:
     """The identity, which may act here; after a reboot it is bound to the namespaces of this boot."""
     identity, here = Identity.load(settings.state), Binding.here(boot_id())
@@ -287,18 +300,3 @@ def load_identity(settings: Settings) -> Identity:
         except OSError as error:  # a full disk is no reason to leave the endpoint without its agent
             log.warning("the identity is not bound to this boot", error=str(error))
     return identity
-
-
-def group_settings(journal: Journal) -> GroupSettings:
-    """The policy of this endpoint's groups, as the server signed it last; nothing is set before that."""
-    body = journal.get(Kind.POLICY) or {}
-    try:
-        return GroupSettings.model_validate(body.get("settings", {}))
-    except ValidationError as error:
-        log.warning("the policy is not understood, and not followed", error=str(error)[:500])
-        return GroupSettings()
-
-
-def supervisor_pid() -> int | None:
-    """Our supervisor, if we have one: all its children are Stanch's own."""
-    return os.getppid() if BEAT_VARIABLE in os.environ else None

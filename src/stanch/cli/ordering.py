@@ -1,7 +1,8 @@
 """One command for each action, made from its specification: nothing here knows any action."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +14,11 @@ from stanch.cli.connect import connected
 from stanch.cli.following import finish
 from stanch.cli.naming import endpoint_names, group_names
 from stanch.cli.plain import plain
+from stanch.cli.screen import transfer_bar
 from stanch.core.action import AnyAction, Risk
 from stanch.core.errors import Cancelled, Invalid, UnknownAction
 from stanch.core.rest import OrderCommon
-from stanch.derive.commands import NONE, CommandSpec, OptionSpec, command_of, raw_params
+from stanch.derive.commands import NONE, UPLOAD, CommandSpec, OptionSpec, command_of, raw_params
 
 if TYPE_CHECKING:
     from stanch.client.api import Client
@@ -25,6 +27,8 @@ MANY = 5
 """Changing more endpoints than this asks for a yes."""
 
 MAX_SECRET = 10_000
+
+_LOCAL_FILE = click.Path(path_type=Path, dir_okay=False)
 
 _OWN = "own_"
 """In front of the names of an action's own options, so that they never meet those of every order."""
@@ -91,6 +95,8 @@ def _option(spec: OptionSpec) -> click.Option:
         made |= {"default": None}
     elif spec.kind == "secret":
         made |= {"type": click.File("r"), "metavar": "FILE"}
+    elif spec.kind == UPLOAD:
+        made |= {"type": _LOCAL_FILE, "metavar": "FILE", "multiple": spec.multiple}
     elif spec.choices:
         made |= {"type": click.Choice([*spec.choices, *([NONE] if spec.nullable else [])]), "multiple": spec.multiple}
     else:
@@ -101,6 +107,7 @@ def _option(spec: OptionSpec) -> click.Option:
 def _help(spec: OptionSpec) -> str:
     notes = [
         "a file that holds it, - for standard input" if spec.kind == "secret" else "",
+        "a file here, which is uploaded with the order" if spec.kind == UPLOAD else "",
         "may be given several times" if spec.multiple else "",
         f"default: {_default(spec)}" if spec.default else "",
         f"or {NONE}" if spec.nullable and spec.default != NONE else "",
@@ -127,11 +134,16 @@ def _order(
     as_json: bool,
     **common: Any,
 ) -> int:
-    params = _params(action, spec, own)
+    files = {one.name: own[one.name] for one in spec.options if one.kind == UPLOAD and own.get(one.name)}
+    # What is wrong with the rest is told before a file is read or sent.
+    params = _params(action, spec, dict(own) | {name: _each(path, unread) for name, path in files.items()})
     order = _common(common)
     with connected() as client:
         if not yes:
             _ask(client, spec, order)
+        if files:
+            bring = _bringer(client, order)
+            params |= {name: _each(path, bring) for name, path in files.items()}
         return finish(client, client.submit(action.name, order, params), wait=wait, as_json=as_json)
 
 
@@ -141,6 +153,34 @@ def _params(action: AnyAction, spec: CommandSpec, own: Mapping[str, Any]) -> dic
     raw = raw_params(spec.options, given)
     checked: dict[str, Any] = action.parse(raw).model_dump(mode="json", exclude_unset=True)
     return checked | {one.name: raw[one.name] for one in spec.options if one.kind == "secret" and one.name in raw}
+
+
+# --- files that are uploaded with the order --------------------------------------------------------------------------
+
+Bring = Callable[[Path], Mapping[str, Any]]
+
+
+def _each(path: Path | Sequence[Path], bring: Bring) -> Any:
+    return bring(path) if isinstance(path, Path) else [bring(one) for one in path]
+
+
+def unread(_path: Path) -> Mapping[str, Any]:
+    """Something of the right type, until the file is read."""
+    return {"id": "unread", "size": 0, "sha256": "0" * 64}
+
+
+def _bringer(client: "Client", order: OrderCommon) -> Bring:
+    """Upload a file; for a dry run, only look what it is."""
+
+    def bring(path: Path) -> Mapping[str, Any]:
+        if order.dry_run:
+            from stanch.client.uploads import described
+
+            return described(path).model_dump(mode="json")
+        with transfer_bar(path.name) as progress:
+            return client.upload(path, progress=progress).model_dump(mode="json")
+
+    return bring
 
 
 def _read(option: OptionSpec, value: Any) -> Any:

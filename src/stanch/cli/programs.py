@@ -53,8 +53,33 @@ def completed(value: Any) -> Any:
 @click.option(
     "--admin-password-file", type=_file, metavar="FILE", help="First line: the administrator's first password."
 )
+@click.option(
+    "--evidence-days",
+    type=click.IntRange(0, 36_500),
+    metavar="DAYS",
+    help="Delete evidence that is so old.  [default: keep it for ever]",
+)
+@click.option(
+    "--max-upload", type=click.IntRange(0), default=2**30, metavar="BYTES", help="Of one upload.  [default: 1 GiB]"
+)
+@click.option(
+    "--upload-days",
+    type=click.IntRange(1, 36_500),
+    default=30,
+    show_default=True,
+    metavar="DAYS",
+    help="Delete uploads that no order has named for so long.",
+)
 def server(
-    *, data: Path, api_listen: str, gateway_listen: str, names: tuple[str, ...], admin_password_file: Path | None
+    *,
+    data: Path,
+    api_listen: str,
+    gateway_listen: str,
+    names: tuple[str, ...],
+    admin_password_file: Path | None,
+    evidence_days: int | None,
+    max_upload: int,
+    upload_days: int,
 ) -> None:
     """Run the server.
 
@@ -69,6 +94,9 @@ def server(
         gateway_listen=gateway_listen,
         names=names,
         admin_password_file=admin_password_file,
+        evidence_days=evidence_days,
+        max_upload=max_upload,
+        upload_days=upload_days,
     )
     serve(settings)
 

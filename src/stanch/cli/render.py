@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from math import log
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
 from stanch.cli.plain import plain
+from stanch.core.files import FileInfo, FileType
 from stanch.core.model import Model
 from stanch.core.types import EvidenceRef, Mode, Size, show_duration, show_instant, show_mode
 
@@ -61,6 +63,7 @@ def blocks(value: Model, *, title: str = "") -> Iterator[Block]:
             yield Note(f"Fetch it with: stanch evidence get {plain(one.id)}")
         elif _is_table(one):
             yield _table(_words(name), one)
+            yield from _how_to_fetch(one)
 
 
 def _plain_rows(value: Model, above: str = "") -> Iterator[tuple[str, str]]:
@@ -82,9 +85,23 @@ def _is_table(value: object) -> bool:
     return isinstance(value, tuple | list) and bool(value) and all(isinstance(one, Model) for one in value)
 
 
+def _how_to_fetch(values: Sequence[Model]) -> Iterator[Note]:
+    """A note below a table of evidence."""
+    inner = (one for value in values for one in (value, *(field for _, field in _fields(value))))
+    first = list(islice((one for one in inner if isinstance(one, EvidenceRef)), 2))
+    if len(first) == 1:
+        yield Note(f"Fetch it with: stanch evidence get {plain(first[0].id)}")
+    elif first:
+        yield Note("Fetch each with: stanch evidence get EVIDENCE")
+
+
 def _table(title: str, values: Sequence[Model]) -> Table:
-    """A table of models of one type; a field `depth` becomes the indentation of the column that names the row."""
-    names = [name for name in type(values[0]).model_fields if name != "depth"]
+    """A table of models of one type; a field `depth` becomes the indentation of the column that names the row.
+
+    What is null in every row has no column.
+    """
+    some = {name for name in type(values[0]).model_fields if any(getattr(one, name) is not None for one in values)}
+    names = [name for name in type(values[0]).model_fields if name != "depth" and name in some]
     tree = _tree_column(values[0], names) if "depth" in type(values[0]).model_fields else None
     rows = tuple(tuple(_cell(one, name, tree) for name in names) for one in values)
     numeric = frozenset(n for n, name in enumerate(names) if all(_is_number(getattr(one, name)) for one in values))
@@ -97,7 +114,8 @@ def _tree_column(sample: Model, names: Sequence[str]) -> str | None:
 
 
 def _cell(value: Model, name: str, tree: str | None) -> str:
-    text = show(getattr(value, name))
+    one = getattr(value, name)
+    text = plain(one.id) if isinstance(one, EvidenceRef) else show(one)
     return INDENT * getattr(value, "depth", 0) + text if name == tree else text
 
 
@@ -112,6 +130,11 @@ def show(value: object) -> str:
 
 def _show_evidence(value: EvidenceRef) -> str:
     return f"{plain(value.name)}, {human_size(value.size)}, SHA-256 {value.sha256}"
+
+
+def _show_file(value: FileInfo) -> str:
+    size, mode, modified = human_size(value.size), show_mode(value.mode), show_instant(value.modified)
+    return plain(f"{size}, {mode} {value.user}:{value.group}, {modified}")
 
 
 def _show_model(value: BaseModel) -> str:
@@ -135,6 +158,8 @@ _FORMS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (datetime, show_instant),
     (SecretStr, lambda _: "********"),
     (EvidenceRef, _show_evidence),
+    (FileInfo, _show_file),
+    (FileType, lambda value: plain(value.name)),
     (BaseModel, _show_model),
     (Mapping, _show_mapping),
     ((list, tuple, set, frozenset), _show_several),

@@ -1,13 +1,14 @@
 """Print blocks: with colour and lines on a terminal, as plain aligned text anywhere else; or JSON for programs."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import BaseModel
 
-from stanch.cli.plain import json_text
+from stanch.cli.plain import json_text, plain
 from stanch.cli.render import Block, Fields, Note, Table
 
 if TYPE_CHECKING:
@@ -97,6 +98,20 @@ def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+@contextmanager
+def transfer_bar(text: str = "") -> Iterator[Callable[[int, int], None]]:
+    """Shows on a terminal, as long as it takes, how many bytes of how many have moved; nothing anywhere else."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total, /: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(plain(text), total=None)
+        yield lambda done, total, /: bars.update(bar, completed=done, total=total)
 
 
 def _show_rich(block: Block) -> None:

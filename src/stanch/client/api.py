@@ -8,6 +8,7 @@ with Client.of(session.load(session.default_path())) as client:
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from stanch.client.download import Progress, download, silent
 from stanch.client.http import READ_SECONDS, Http, read, read_items
 from stanch.client.session import SavedSession
 from stanch.client.trust import normal_url, unverified_context, verified_ca, verifying_context
+from stanch.client.uploads import upload
 from stanch.client.watch import Watch
 from stanch.core.errors import Invalid, NotFound
 from stanch.core.policy import Origin
@@ -29,7 +31,6 @@ from stanch.core.rest import (
     DetectionView,
     EffectivePolicy,
     EndpointView,
-    EvidenceView,
     GroupChange,
     GroupCreate,
     GroupView,
@@ -51,6 +52,9 @@ from stanch.core.rest import (
     TokenView,
     Whoami,
 )
+from stanch.core.rest_evidence import EvidenceVerdict, EvidenceView, Preview, PreviewKind
+from stanch.core.rest_uploads import UploadQuery, UploadView
+from stanch.core.types import Upload
 
 PAGE = 200
 """How many of a list are asked for at once."""
@@ -254,9 +258,24 @@ class Client:
 
     # --- evidence ----------------------------------------------------------------------------------------------------
 
-    def evidence(self, *, order: str = "", task: str = "") -> Iterator[EvidenceView]:
-        """What was taken from endpoints, the newest first."""
-        return self._list(EvidenceView, "evidence", {"order": order, "task": task})
+    def evidence(
+        self,
+        *,
+        order: str = "",
+        task: str = "",
+        endpoint: str | None = None,
+        since: datetime | None = None,
+        deleted: bool = False,
+    ) -> Iterator[EvidenceView]:
+        """What was taken from endpoints, the newest first; with `deleted`, what is left of deleted evidence instead."""
+        query = {
+            "order": order,
+            "task": task,
+            "endpoint": endpoint,
+            "since": None if since is None else since.isoformat(),
+            "deleted": "true" if deleted else None,
+        }
+        return self._list(EvidenceView, "evidence", query)
 
     def find_evidence(self, key: str) -> EvidenceView:
         """One piece of evidence."""
@@ -265,6 +284,35 @@ class Client:
     def download(self, evidence: EvidenceView, into: Path, *, progress: Progress = silent) -> None:
         """Bring the content into a new file, resumed after cut connections, and verify its SHA-256."""
         download(self._http, evidence, into, progress=progress, sleep=self._sleep)
+
+    def preview_evidence(
+        self, key: str, kind: PreviewKind = PreviewKind.AUTO, *, offset: int = 0, length: int | None = None
+    ) -> Preview:
+        """What a part of it looks like inside; rendered on the server, by a process that can do nothing else."""
+        query = {"as": kind, "offset": offset, "length": length}
+        return read(Preview, self._http.ask("GET", _path("evidence", key, "preview"), query=query))
+
+    def verify_evidence(self, key: str) -> EvidenceVerdict:
+        """Let the server read all of it, and say whether it is still what the endpoint sent."""
+        return self._send(EvidenceVerdict, "POST", _path("evidence", key, "verify"), None)
+
+    def delete_evidence(self, key: str, *, reason: str) -> EvidenceView:
+        """Remove its bytes from the server for good; what is left of it."""
+        return read(EvidenceView, self._http.ask("DELETE", _path("evidence", key), query={"reason": reason}))
+
+    # --- uploads -----------------------------------------------------------------------------------------------------
+
+    def upload(self, path: Path, *, progress: Progress = silent) -> Upload:
+        """Bring a file to the server, unless it is there already, and verify its SHA-256; as an order names it."""
+        return upload(self._http, path, progress=progress)
+
+    def uploads(self, *, mine: bool = False) -> Iterator[UploadView]:
+        """What was brought to be put on endpoints, the newest first."""
+        return self._list(UploadView, "uploads", UploadQuery(mine=mine).sent())
+
+    def delete_upload(self, key: str) -> None:
+        """Remove an upload from the server; Conflict while an open order needs it."""
+        self._http.ask("DELETE", _path("uploads", key))
 
     # --- detections --------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from urllib.parse import quote
 import httpx2
 
 from stanch.client.http import Http
-from stanch.core.errors import Conflict, Unavailable, VerificationFailed
-from stanch.core.rest import EvidenceView
+from stanch.core.errors import Conflict, NotFound, Unavailable, VerificationFailed
+from stanch.core.rest_evidence import EvidenceView
 
 CHUNK: Final = 1_048_576
 ATTEMPTS: Final = 10
@@ -57,6 +57,12 @@ def download(
 
 
 def _expected(evidence: EvidenceView, into: Path) -> str:
+    if evidence.deleted is not None:
+        raise NotFound(
+            "This evidence was deleted",
+            got=f"{evidence.id}, by {evidence.deleted_by}: {evidence.deleted_why}",
+            hint="Its hash is still known: `stanch evidence list --deleted --json`.",
+        )
     if not evidence.complete or evidence.sha256 is None:
         raise Conflict(
             "The evidence is not complete yet",

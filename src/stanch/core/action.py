@@ -143,7 +143,21 @@ class Undo(Generic[P, R]):
 
     action: str
     params: Callable[[P, R], Params | None]
-    """None if there is nothing to take back."""
+    """None if there is nothing to take back in this way."""
+    otherwise: "Undo[P, R] | None" = None
+    """Another way, for where this one has nothing to take back."""
+
+    @property
+    def ways(self) -> "Iterator[Undo[P, R]]":
+        """This way, and the others, in the order in which they are tried."""
+        yield self
+        if self.otherwise is not None:
+            yield from self.otherwise.ways
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The actions that may take it back."""
+        return tuple(one.action for one in self.ways)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +234,8 @@ class Action(Generic[P, R]):
         """The action and parameters that take this run back; None if there is nothing to take back, or no way to."""
         if not isinstance(self.undo, Undo):
             return None
-        back = self.undo.params(params, result)
-        return None if back is None else (self.undo.action, back)
+        tried = ((one.action, one.params(params, result)) for one in self.undo.ways)
+        return next(((name, back) for name, back in tried if back is not None), None)
 
 
 AnyAction = Action[Any, Any]
@@ -364,8 +378,9 @@ class Registry(Mapping[str, AnyAction]):
 
     def _check_undo(self) -> None:
         for one in self._actions.values():
-            if isinstance(one.undo, Undo) and one.undo.action not in self._actions:
-                raise DeclarationError(f"{one.source}: {one.name!r} is undone by {one.undo.action!r}, which is nowhere")
+            for back in one.undo.actions if isinstance(one.undo, Undo) else ():
+                if back not in self._actions:
+                    raise DeclarationError(f"{one.source}: {one.name!r} is undone by {back!r}, which is nowhere")
 
     def __getitem__(self, name: str) -> AnyAction:
         return self._actions[name]

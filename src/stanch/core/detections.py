@@ -43,6 +43,8 @@ DETECTIONS: Mapping[str, DetectionKind] = {
     "local-order": DetectionKind("An order was given at the endpoint itself", Severity.LOW),
     "clock-changed": DetectionKind("The agent's clock was set back", Severity.LOW),
     "effect-lift-failed": DetectionKind("Something could not be lifted at its deadline", Severity.MEDIUM),
+    "vault-full": DetectionKind("Something could not be quarantined: the vault is full", Severity.HIGH),
+    "vault-damaged": DetectionKind("Something in the vault is damaged", Severity.MEDIUM),
     "certificate-renewal-failed": DetectionKind("The certificate of the agent grows old", Severity.LOW),
 }
 """Kind of notice to what it means."""

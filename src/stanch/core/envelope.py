@@ -117,6 +117,8 @@ class AddressesBody(LooseModel):
     """Base URLs of the gateway, best first."""
     peers: Annotated[tuple[Peer, ...], Field(max_length=256)] = ()
     """Addresses behind them, for a firewall that must not depend on names."""
+    evidence_key: Annotated[str, Field(max_length=200)] = ""
+    """age recipient (`age1...`) to which evidence and what is quarantined are encrypted; empty if there is none."""
     nonce: Id | None = None
     """The nonce of the hello that this answers: proof that `iat` is now, so that a clock may also be set back."""
 

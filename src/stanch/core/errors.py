@@ -19,7 +19,8 @@ StanchError
 ├── Refused                 the endpoint will not do it
 │   ├── Unsupported         it cannot, and says what would make it possible
 │   ├── ForbiddenHere       its owner forbids it
-│   └── Protected           the target must not be touched
+│   ├── Protected           the target must not be touched
+│   └── VaultFull           there is no room to keep what would be taken
 ├── ActionFailed            it was tried
 │   ├── NotVerified         the effect was not seen
 │   ├── Unconfirmed         the server was not reachable under the new rules; rolled back
@@ -225,6 +226,13 @@ class Protected(Refused):
     """The target must not be touched: the machine, or Stanch itself, needs it."""
 
     code, openc2_status = "protected", 403
+
+
+class VaultFull(Refused):
+    """The vault has no room for it, so nothing was taken."""
+
+    code, openc2_status = "vault-full", 500
+    default_hint = "Remove items with quarantine-delete, or raise the limit in the policy of the endpoint's group."
 
 
 class ActionFailed(StanchError):

@@ -6,6 +6,7 @@ agent keeps the report until then.
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -23,6 +24,8 @@ PROTOCOL = 1
 MAX_FRAME_BYTES = 4 * 1_048_576
 PART_BYTES = 8 * 1_048_576
 MAX_PARTS = 1_048_576
+MAX_RUNS = 20_000
+"""Runs of parts without data in one request."""
 MAX_EFFECTS = 300
 """Lasting effects of one endpoint."""
 
@@ -286,7 +289,40 @@ class PartInfo(LooseModel):
     size: Annotated[int, Field(ge=0, le=PART_BYTES)]
     """Bytes; PART_BYTES for all but the last."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """Of the part."""
+    """Of the part, before it is encrypted: that is what makes it the same part."""
+
+
+class Encoding(StrEnum):
+    """How the bytes of a part travel, and how they are kept."""
+
+    PLAIN = "plain"
+    """As they are; agents before there was an evidence key send no other, and the server seals what they send."""
+    AGE = "age"
+    """Encrypted to the server's evidence key."""
+    ZSTD_AGE = "zstd+age"
+    """Compressed, one zstd frame, and then encrypted."""
+
+
+_AGE_CHUNK, _AGE_TAG, _AGE_HEADER = 65_536, 16, 1024
+
+
+def sealed_bound(size: int) -> int:
+    """The most bytes that a part of so many plain ones may take when it is encrypted."""
+    return size + _AGE_TAG * (size // _AGE_CHUNK + 1) + _AGE_HEADER
+
+
+class PartRun(LooseModel):
+    """Parts one after the other."""
+
+    first: Annotated[int, Field(ge=0, lt=MAX_PARTS)]
+    """Number of the first one."""
+    count: Annotated[int, Field(ge=1, le=MAX_PARTS)]
+    """How many."""
+
+    @property
+    def end(self) -> int:
+        """Number of the part behind the last one."""
+        return self.first + self.count
 
 
 class EvidenceStart(LooseModel):
@@ -298,6 +334,8 @@ class EvidenceStart(LooseModel):
     """What it is called on the endpoint."""
     size: Annotated[int, Field(ge=0, le=PART_BYTES * MAX_PARTS)]
     """Bytes in all."""
+    data: Annotated[int, Field(ge=0, le=PART_BYTES * MAX_PARTS)] | None = None
+    """Bytes of the parts that hold any data, so that a sparse file is not refused for its holes; null if unknown."""
 
 
 class EvidenceProgress(LooseModel):
@@ -308,7 +346,18 @@ class EvidenceProgress(LooseModel):
     parts: Annotated[tuple[PartInfo, ...], Field(max_length=MAX_PARTS)]
     """Committed parts."""
     complete: bool = False
-    """Whether the whole was verified and committed."""
+    """Whether the whole was committed."""
+    encodings: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
+    """How a part may be sent beside plain; an older server says nothing, and must be sent plain parts."""
+    holes: bool = False
+    """May parts without data be told instead of sent?"""
+
+
+class EvidenceHoles(LooseModel):
+    """Agent: these parts are nothing but zeros, and I do not send them. Repeating it is harmless."""
+
+    runs: Annotated[tuple[PartRun, ...], Field(max_length=MAX_RUNS)]
+    """In order, and apart from each other."""
 
 
 class EvidenceFinish(LooseModel):
@@ -331,6 +380,13 @@ RENEW_PATH = "/v1/renew"
 CA_PATH = "/v1/ca"
 """GET the CA certificate in PEM; without a client certificate, to be checked against the pin."""
 EVIDENCE_PATH = "/v1/evidence"
-"""POST EvidenceStart -> EvidenceProgress; PUT {id}/parts/{n}; POST {id}/finish EvidenceFinish -> EvidenceRef."""
+"""POST EvidenceStart -> EvidenceProgress; PUT {id}/parts/{n}; POST {id}/holes EvidenceHoles -> EvidenceHoles;
+POST {id}/finish EvidenceFinish -> EvidenceRef."""
 PART_HASH_HEADER = "X-Part-Sha256"
-"""SHA-256 of the part in the body of a PUT, hexadecimal."""
+"""SHA-256 of the body of a PUT as it is sent, hexadecimal."""
+PLAIN_HASH_HEADER = "X-Part-Plain-Sha256"
+"""SHA-256 of the part before it was compressed and encrypted; absent if it was not."""
+ENCODING_HEADER = "X-Part-Encoding"
+"""An `Encoding`; absent for plain."""
+UPLOAD_PATH = "/v1/uploads"
+"""GET {id}?task=TASK: the bytes of an upload, or a range of them, for a task that is under way and names it."""

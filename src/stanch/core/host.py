@@ -5,26 +5,21 @@ fake. `agent/host/` holds the only implementations that touch the machine; `test
 seam at which Stanch is faked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
+from stanch.core.files import Bytes, Extent, FileId, Files
 from stanch.core.model import LooseModel, Model
 from stanch.core.network import Firewall, Names, Peer
 from stanch.core.settings import GroupSettings
-from stanch.core.types import (
-    EndpointPath,
-    EvidenceRef,
-    Instant,
-    Mode,
-    Pid,
-    Size,
-    Text,
-)
+from stanch.core.types import EndpointPath, EvidenceRef, Instant, Pid, Size, Text, Upload
+from stanch.core.vault import Vault
 
 # --- people ----------------------------------------------------------------------------------------------------------
 
@@ -89,6 +84,38 @@ class Process(Model):
         return ProcessId(pid=self.pid, started=self.started)
 
 
+class Held(StrEnum):
+    """How a process holds a file."""
+
+    RUNS = "runs"
+    """It is its program."""
+
+    MAPS = "maps"
+    """Mapped, as a library is."""
+
+    WRITES = "writes"
+    """Open for writing."""
+
+    READS = "reads"
+    """Open for reading."""
+
+
+class Holder(Model):
+    """A process that holds a file."""
+
+    process: ProcessId
+    """Which process."""
+
+    name: Text
+    """Short name that the kernel shows."""
+
+    file: FileId
+    """Which file."""
+
+    how: Held
+    """How."""
+
+
 class Processes(Protocol):
     """The processes of one pid namespace; bound to it, and refusing any other."""
 
@@ -124,48 +151,12 @@ class Processes(Protocol):
         """Wait until they have ended; those that have not."""
         ...
 
-
-# --- files and evidence ----------------------------------------------------------------------------------------------
-
-
-class FileInfo(Model):
-    """A file as it is on the endpoint."""
-
-    size: Size
-    """Bytes."""
-
-    mode: Mode
-    """Permission bits."""
-
-    user: Text
-    """Owner."""
-
-    modified: Instant
-    """Last change of content."""
-
-    inode: Annotated[int, Field(ge=0, le=2**64 - 1)]
-    """Inode number."""
-
-
-class OpenFile(Protocol):
-    """A regular file held by its descriptor: whatever its name means later, this stays the same file."""
-
-    @property
-    def info(self) -> FileInfo:
-        """As it was when opened."""
-        ...
-
-    async def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes at `offset`; fewer only at the end."""
+    async def holders(self, files: Collection[FileId]) -> Sequence[Holder]:
+        """Who runs, maps or has open any of these files, deleted ones too; each process once per file and way."""
         ...
 
 
-class Files(Protocol):
-    """The files of the endpoint."""
-
-    def open(self, path: EndpointPath) -> AbstractAsyncContextManager[OpenFile]:
-        """Open a regular file for reading; TargetGone, or Unsupported for devices, FIFOs, sockets and folders."""
-        ...
+# --- evidence and uploads --------------------------------------------------------------------------------------------
 
 
 class Source(Protocol):
@@ -182,7 +173,11 @@ class Source(Protocol):
         ...
 
     async def read(self, offset: int, length: int) -> bytes:
-        """Exactly these bytes, the same each time, or ActionFailed if the source changed."""
+        """Exactly these bytes, the same each time, or ActionFailed if the source changed. Asked for in order."""
+        ...
+
+    async def extents(self) -> Sequence[Extent]:
+        """Where it holds data, in order; between are holes, which read as zeros and need not be read or sent."""
         ...
 
 
@@ -191,6 +186,17 @@ class Evidence(Protocol):
 
     async def send(self, source: Source) -> EvidenceRef:
         """Send all of it and return what the server has committed; waits out outages until the time limit."""
+        ...
+
+
+class Uploads(Protocol):
+    """What people have uploaded to the server to be put on endpoints."""
+
+    def open(self, upload: Upload) -> AbstractAsyncContextManager[Bytes]:
+        """Its bytes, fetched as they are read, in order; waits out outages. NotFound if the server has it no more.
+
+        What arrives is what the server sends: whoever uses it MUST compare the SHA-256 in the (signed) order.
+        """
         ...
 
 
@@ -325,6 +331,9 @@ class Host:
     """One endpoint, in the hands of one task."""
 
     task: str
+    order: str
+    """The order that the task is part of; for what root orders at the endpoint itself, the task again."""
+
     origin: str
     """How the order came in: see core.policy. By a rule, the policy of the endpoint's groups decides how it is done."""
 
@@ -336,7 +345,9 @@ class Host:
     users: Users
     processes: Processes
     files: Files
+    vault: Vault
     evidence: Evidence
+    uploads: Uploads
     journal: Journal
     effects: Effects
     server: Server

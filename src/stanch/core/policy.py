@@ -46,6 +46,10 @@ class Permission(StrEnum):
     """See endpoints, orders, tasks."""
     EVIDENCE = "evidence"
     """Download bytes taken from endpoints."""
+    DELETE_EVIDENCE = "delete-evidence"
+    """Delete such bytes from the server, for good."""
+    UPLOAD = "upload"
+    """Bring files to the server that orders put on endpoints, and remove them again."""
     ENROL = "enrol"
     """Make and withdraw enrolment tokens, label and revoke endpoints."""
     RELEASE_CODE = "release-code"
@@ -77,12 +81,13 @@ class Rights:
 
 _READ = frozenset({Permission.READ})
 _WORK = _READ | {Permission.EVIDENCE}
+_LEAD = {Permission.RELEASE_CODE, Permission.DELETE_EVIDENCE, Permission.UPLOAD}
 
 ROLES: Mapping[Role, Rights] = {
     Role.VIEWER: Rights(None, _READ),
     Role.ANALYST: Rights(Risk.READ_ONLY, _WORK),
     Role.RESPONDER: Rights(Risk.DISRUPTIVE, _WORK),
-    Role.INCIDENT_LEAD: Rights(Risk.DESTRUCTIVE, _WORK | {Permission.RELEASE_CODE}),
+    Role.INCIDENT_LEAD: Rights(Risk.DESTRUCTIVE, _WORK | _LEAD),
     Role.ADMINISTRATOR: Rights(Risk.DESTRUCTIVE, frozenset(Permission)),
 }
 """Beware: EVIDENCE reads any file that READ_ONLY orders may fetch, secrets included; ENROL brings machines of one's own
@@ -127,10 +132,16 @@ SOLUTION_MAY: Mapping[str, frozenset[Solution]] = {
     "unblock_address": frozenset({Solution.OPENC2}),
     "get_file": _ALL - {Solution.OPENC2},
     "kill_process": _ALL,
+    "quarantine": _ALL,
+    "restore": _ALL,
+    "quarantine_delete": frozenset({_X, _K, _M, _O}),
+    "quarantine_list": frozenset({_X, _K, _M, _O}),
+    "quarantine_get": frozenset({_X, _K, _O}),
+    "delete_file": frozenset({_X, _K, _O, Solution.OPENC2}),
 }
 """Which solutions may order an action. One that is not listed is Stanch's own: no solution orders it."""
 
-RULE_MAY = frozenset({"isolate"})
+RULE_MAY = frozenset({"isolate", "quarantine"})
 """What an automatic rule may order."""
 
 

@@ -349,29 +349,6 @@ class TokenCreated(TokenView):
     """For `--server`."""
 
 
-class EvidenceView(LooseModel):
-    """Evidence, as the API shows it."""
-
-    id: Id
-    """Identifier."""
-    task: Id
-    """The task that took it."""
-    endpoint: Id
-    """Where from."""
-    name: str
-    """What it was called there."""
-    size: int
-    """Bytes."""
-    sha256: str | None
-    """Of the whole; null until complete."""
-    complete: bool
-    """All parts are here and verified."""
-    received: int
-    """Bytes here so far."""
-    created: Instant
-    """When it was begun."""
-
-
 class DetectionView(LooseModel):
     """Something that somebody should look at, as the API shows it."""
 

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from stanch.core.exclusion import Exclusion, Profile, leaves_everything_open
 from stanch.core.model import LooseModel, Model
-from stanch.core.types import Duration, Text, hours
+from stanch.core.types import Duration, Size, Text, hours
 
 DEFAULT_PROFILES = (Profile.DHCP,)
 
@@ -55,11 +55,30 @@ class IsolationSettings(Model):
         return self
 
 
+class VaultSettings(Model):
+    """How much an endpoint keeps in its vault, and for how long."""
+
+    limit: Annotated[Size, Field(ge=1_048_576, le=2**50)] = Size(2 * 2**30)
+    """Bytes that the vault may take on the disk; what would exceed it is refused, and told as a detection."""
+
+    keep: Duration | None = None
+    """Remove what was quarantined for good after this long; null for never."""
+
+    keep_deleted: Duration = hours(24)
+    """How long what was deleted or replaced can be brought back."""
+
+    protect_services: bool = False
+    """Refuse to take away the programs of running services too."""
+
+
 class GroupSettings(LooseModel):
     """All sections. One that is null says nothing: the next group of the endpoint decides."""
 
     isolation: IsolationSettings | None = None
     """Network isolation."""
+
+    vault: VaultSettings | None = None
+    """Quarantine, and what was deleted."""
 
 
 class NewSettings(GroupSettings):

@@ -218,8 +218,9 @@ class EndpointPath(str):
         if not raw.startswith(b"/"):
             raise ValueError(f"got {value[:100]!r}, expected an absolute path")
         if b"\0" in raw or len(raw) > MAX_PATH_BYTES:
-            raise ValueError(f"got {len(raw)} bytes, expected at most {MAX_PATH_BYTES} and no NUL")
-        return path
+            raise ValueError(f"got {len(raw)} bytes, expected at most {MAX_PATH_BYTES} bytes and no NUL")
+        # As a shell hands over bytes that are no UTF-8; no JSON could hold those.
+        return cls.of(raw) if any("\udc80" <= one <= "\udcff" for one in value) else path
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -247,6 +248,27 @@ def _path_pieces(text: str) -> Iterator[bytes]:
     yield text[end:].encode("utf-8", "surrogateescape")
 
 
+class Glob(EndpointPath):
+    r"""A pattern for absolute paths: `*` and `?` within a name, `[a-z]` for one character, `**` for any folders.
+
+    A part that must be taken as it is stands in brackets: `[*]`.
+    """
+
+    __slots__ = ()
+    type_info = TypeInfo("pattern", "/tmp/**/*.sh", "Absolute path with * ? [a-z] within a name, ** across folders.")  # noqa: S108 - an example
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """A path with at least one pattern in it and `**` only as a whole name; ValueError otherwise."""
+        pattern = super().parse(value)
+        parts = pattern.raw.split(b"/")
+        if not any(set(part) & set(b"*?[") for part in parts):
+            raise ValueError(f"got {str(pattern)[:100]!r}, expected a pattern with * or ?; a path needs no pattern")
+        if any(b"**" in part and part != b"**" for part in parts):
+            raise ValueError(f"got {str(pattern)[:100]!r}, expected ** as a whole name between slashes")
+        return pattern
+
+
 # --- the rest --------------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +279,13 @@ def _hex(name: str, digits: int) -> tuple[StringConstraints, TypeInfo]:
 
 _SHA256 = _hex("sha256", 64)
 Sha256 = Annotated[str, _SHA256[0], _SHA256[1]]
+
+_MD5 = _hex("md5", 32)
+Md5 = Annotated[str, _MD5[0], _MD5[1]]
+
+VaultId = Annotated[
+    str, StringConstraints(pattern=r"^qrt_[0-9a-f]{16}$"), TypeInfo("vault-item", "qrt_01ab…", "An item in the vault.")
+]
 
 _PIN = re.compile(r"[0-9a-f]{64}")
 
@@ -291,19 +320,63 @@ class _ShownInt(int):
         )
 
 
+_SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,6})?)\s*([kmgtp]?)(i?)b?", re.ASCII | re.IGNORECASE)
+
+
+def parse_size(value: object) -> object:
+    """Bytes from `100MB` (1000s), `100MiB` or `100M` (1024s), or a plain number; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value.strip())
+    if found is None:
+        raise ValueError(f"got {value[:40]!r}, expected bytes such as 1048576, 100MB or 1.5GiB")
+    number, unit, binary = found[1], found[2].lower(), found[3] or not value.strip().lower().endswith("b")
+    whole, _, part = number.partition(".")
+    return int(whole + part) * (1024 if binary else 1000) ** " kmgtp".index(unit or " ") // 10 ** len(part)
+
+
 class Size(_ShownInt):
-    """Bytes."""
+    """Bytes; people may write `100MiB`."""
 
     __slots__ = ()
-    type_info = TypeInfo("size", "1048576", "Bytes.")
+    type_info = TypeInfo("size", "100MiB", "Bytes, also as 100MB or 1.5GiB.")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+        number = super().__get_pydantic_core_schema__(source, handler)
+        return core_schema.no_info_before_validator_function(parse_size, number)
+
+
+def show_size(size: int) -> str:
+    """The shortest text that parses to exactly this size: `100MiB`, `1500`."""
+    power = max((n for n in range(1, 6) if size and size % 1024**n == 0), default=0)
+    return f"{size // 1024**power}{' KMGTP'[power]}iB" if power else str(size)
+
+
+_OCTAL = re.compile(r"(?:0o)?([0-7]{1,5})", re.ASCII)
+
+
+def parse_mode(value: object) -> object:
+    """Permission bits from text as `chmod` has it, `0755` or `755`; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    found = _OCTAL.fullmatch(value.strip())
+    if found is None:
+        raise ValueError(f"got {value[:40]!r}, expected octal permission bits such as 0644")
+    return int(found[1], 8)
 
 
 class Mode(_ShownInt):
-    """Permission bits of a file."""
+    """Permission bits of a file; people write `0644`, as `chmod` has it."""
 
     __slots__ = ()
     most = 0o7777
-    type_info = TypeInfo("mode", "420", "Permission bits, as a number.")
+    type_info = TypeInfo("mode", "0644", "Permission bits in octal, as chmod has them.")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+        number = super().__get_pydantic_core_schema__(source, handler)
+        return core_schema.no_info_before_validator_function(parse_mode, number)
 
 
 def show_mode(mode: int) -> str:
@@ -367,6 +440,24 @@ class EvidenceRef(Model):
 
     sha256: Sha256
     """Of the whole content."""
+
+
+class Upload(Model):
+    """Bytes that somebody has uploaded to the server, to be put on endpoints."""
+
+    type_info: ClassVar[TypeInfo] = TypeInfo("upload", "./tool.sh", "A file on your side, uploaded with the order.")
+
+    id: Id
+    """Identifier of the upload."""
+
+    name: Annotated[str, StringConstraints(max_length=255)] = ""
+    """What it was called where it came from."""
+
+    size: Annotated[int, Field(ge=0, le=2**50)]
+    """Bytes."""
+
+    sha256: Sha256
+    """Of all of it."""
 
 
 def show_instant(moment: datetime) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stanch.core.network import IsolationState
-from stanch.core.rest import EvidenceView, TaskView
+from stanch.core.rest import TaskView
+from stanch.core.rest_evidence import EvidenceView
 from stanch.core.types import minutes
 from stanch.demo.act_attack import SHOP_OPEN
 from stanch.demo.attack import BEACON_PORT
@@ -60,10 +61,13 @@ class Isolated:
         yield "exclusion", self.exclusion
         yield "exclusion-ends", self.exclusion_ends
 
-    def chapters_after_tampering(self) -> Iterator[Chapter]:
+    def chapters_to_clean(self) -> Iterator[Chapter]:
         """In order."""
         yield "kill-tree", self.kill_tree
         yield "get-file", self.get_file
+
+    def chapters_of_the_release(self) -> Iterator[Chapter]:
+        """In order."""
         yield "release", self.release
         yield "idle-stays-dead", self.idle_stays_dead
 

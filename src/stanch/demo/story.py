@@ -9,13 +9,26 @@ from collections.abc import Iterator
 from stanch.core.rest import OrderView
 from stanch.demo.act_alone import Alone
 from stanch.demo.act_attack import Attack
+from stanch.demo.act_files import Files
 from stanch.demo.act_isolated import Isolated
 from stanch.demo.act_tampered import Tampered
 from stanch.demo.report import Report, expect
 from stanch.demo.scene import Chapter, Scene
 from stanch.demo.stage import Stage
 
-ACTIONS = frozenset({"list_processes", "isolate", "kill_process", "get_file", "release"})
+ACTIONS = frozenset(
+    {
+        "list_processes",
+        "isolate",
+        "kill_process",
+        "get_file",
+        "quarantine",
+        "quarantine_list",
+        "restore",
+        "delete_file",
+        "release",
+    }
+)
 
 
 class Story:
@@ -41,7 +54,9 @@ class Story:
         yield from Attack(self._scene).chapters()
         yield from isolated.chapters_before_tampering()
         yield from Tampered(self._scene).chapters()
-        yield from isolated.chapters_after_tampering()
+        yield from isolated.chapters_to_clean()
+        yield from Files(self._scene).chapters()
+        yield from isolated.chapters_of_the_release()
         yield from Alone(self._scene).chapters()
         yield "orders-tell-all", self.orders_tell_all
 

@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from stanch.core.errors import StanchError, Unavailable
-from stanch.core.rest import EndpointView, EvidenceView, TokenCreated
+from stanch.core.rest import EndpointView, TokenCreated
+from stanch.core.rest_evidence import EvidenceView
 from stanch.demo.ending import undisturbed
 from stanch.demo.program import Program, wait_until
 from stanch.demo.report import Report, Step, expect

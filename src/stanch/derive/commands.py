@@ -19,10 +19,13 @@ from pydantic.fields import FieldInfo
 from stanch.core.action import Action, AnyAction, Irreversible, Risk, Undo
 from stanch.core.errors import Invalid
 from stanch.core.model import Model
-from stanch.core.types import TypeInfo, describe
+from stanch.core.types import Mode, Size, TypeInfo, describe, show_mode, show_size
 
 NONE = "none"
 """What people type for null."""
+
+UPLOAD = "upload"
+"""The kind of what is a file on the side of those who order: its value is the JSON of the upload that it became."""
 
 _ANY_TEXT = frozenset({"text", "secret", "json"})
 """Kinds whose values may read `none` themselves."""
@@ -125,7 +128,7 @@ def command_of(action: AnyAction) -> CommandSpec:
 def undo_sentence(action: Action[Any, Any]) -> str | None:
     """How an action is taken back, for people; None if it changes nothing."""
     if isinstance(action.undo, Undo):
-        return f"`stanch order undo` takes it back with {action.undo.action.replace('_', '-')}."
+        return f"`stanch order undo` takes it back with {' or '.join(action.undo.actions).replace('_', '-')}."
     return f"Cannot be undone: {action.undo.why}" if isinstance(action.undo, Irreversible) else None
 
 
@@ -201,10 +204,11 @@ def kind_of(inner: Any) -> str:
 
 
 def _described(inner: Any) -> TypeInfo | None:
-    """The type's own description; what has structure has none, although its parts may have."""
+    """The type's own description; of what has structure only that of the whole, although its parts may have one."""
     plain = _plain(inner)
     structured = isinstance(plain, type) and issubclass(plain, _STRUCTURED) and not issubclass(plain, str)
-    return None if structured else describe(inner)
+    own = getattr(plain, "type_info", None)
+    return (own if isinstance(own, TypeInfo) else None) if structured else describe(inner)
 
 
 def _plain(inner: Any) -> Any:
@@ -223,6 +227,8 @@ def _choices(inner: Any) -> Iterator[str]:
 def shown_default(model: type[Model], name: str) -> str | None:
     """A field's default as people type it; None where it is empty."""
     default = model.model_fields[name].get_default(call_default_factory=True, validated_data={})
+    if isinstance(default, Size | Mode):
+        return show_mode(default) if isinstance(default, Mode) else show_size(default)
     raw = model.model_construct(**{name: default}).model_dump(mode="json", include={name}, warnings=False)[name]
     if raw is None:
         return NONE
@@ -248,10 +254,9 @@ def _is_given(option: OptionSpec, value: object) -> bool:
 def _raw(option: OptionSpec, value: Any) -> Any:
     if not option.multiple:
         return _raw_one(option, value)
-    typed = [str(one) for one in value]
-    if option.nullable and typed == [NONE]:
+    if option.nullable and [str(one) for one in value] == [NONE]:
         return [] if option.emptied else None
-    return [_raw_one(option, one) for one in typed]
+    return [_raw_one(option, one) for one in value]
 
 
 def _raw_one(option: OptionSpec, value: Any) -> Any:
@@ -259,6 +264,8 @@ def _raw_one(option: OptionSpec, value: Any) -> Any:
         return bool(value)
     if option.nullable and not option.multiple and str(value).strip().lower() == NONE:
         return None
+    if option.kind == UPLOAD:
+        return value
     return _json(option, value) if option.kind == "json" else str(value)
 
 

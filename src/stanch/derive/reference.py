@@ -68,7 +68,7 @@ _INDEX_HEAD = ("action", "what it does", "risk", "undone by")
 
 
 def _undone_by(action: AnyAction) -> str:
-    back = getattr(action.undo, "action", None)
+    back = ", ".join(getattr(action.undo, "actions", ()))
     return back.replace("_", "-") if back else ("" if action.read_only else "nothing")
 
 

@@ -83,6 +83,7 @@ class OwnAddresses:
         port: int,
         database: Database,
         now: Clock,
+        evidence_key: str = "",
         look_up: LookUp | None = None,
     ) -> None:
         self._configured = tuple((name, port) for name in settings.advertised)
@@ -90,13 +91,14 @@ class OwnAddresses:
         self._file = settings.data / "addresses.json"
         self._database = database
         self._now = now
+        self._evidence_key = evidence_key
         self._look_up = look_up or look_up_peers
         self._announced = _read(self._file)
         self._found: dict[Host, tuple[Peer, ...]] = {}
         self._told: Addresses | None = None
         self._hurry = asyncio.Event()
         self._announcing = asyncio.Lock()
-        self.current = Addresses(urls=self._urls(), peers=())
+        self.current = Addresses(urls=self._urls(), peers=(), evidence_key=evidence_key)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -123,7 +125,8 @@ class OwnAddresses:
         found = await asyncio.gather(*(self._resolve(*host) for host in hosts))
         self._found |= {host: tuple(peers) for host, peers in zip(hosts, found, strict=True) if peers}
         peers = [peer for host in self._hosts() for peer in self._found.get(host, ())]
-        self.current = Addresses(urls=self._urls(), peers=tuple(dict.fromkeys(peers)))
+        found_peers = tuple(dict.fromkeys(peers))
+        self.current = Addresses(urls=self._urls(), peers=found_peers, evidence_key=self._evidence_key)
 
     async def follow(self, moved: Callable[[], Awaitable[None]], *, every: float = FOLLOW_SECONDS) -> None:
         """Resolve again and again until cancelled; `moved` is called when agents must be told something new."""

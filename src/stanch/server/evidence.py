@@ -1,34 +1,61 @@
-"""Evidence: bytes taken from endpoints, kept in a folder, in parts that are hashed on the way in.
+"""Evidence: bytes taken from endpoints, kept in a folder, in encrypted parts that are hashed on the way in.
 
 A part is written to a file of its own, named by number and hash, fsynced, and only then recorded in the database: what
 the database knows is on the disk, and a part that comes twice changes nothing. Memory stays flat whatever the size.
 Paths are made of our own identifiers only, never of what an endpoint says.
+
+Taking evidence in needs no key: that every part is here is all that is looked at. Reading it does, and there each part
+is compared with the hash that the endpoint took of it, and all of it (by whoever downloads or verifies it) with the
+hash of the whole.
 """
 
 import asyncio
+import hashlib
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from stanch.core.errors import Conflict, NotFound, TooLarge, Unavailable, VerificationFailed
-from stanch.core.frames import PART_BYTES, EvidenceFinish, EvidenceProgress, EvidenceStart, PartInfo
+from stanch.core.frames import (
+    PART_BYTES,
+    Encoding,
+    EvidenceFinish,
+    EvidenceHoles,
+    EvidenceProgress,
+    EvidenceStart,
+    PartInfo,
+)
 from stanch.core.policy import Principal, reach
-from stanch.core.rest import EvidenceView
+from stanch.core.rest_evidence import EvidenceView
 from stanch.core.task import State
 from stanch.core.types import EvidenceRef
 from stanch.server.clock import Clock
-from stanch.server.evidence_files import fresh_folder, hash_files, pieces, receive, size_of_part, stream
+from stanch.server.custody import Custody
+from stanch.server.evidence_files import Incoming, fresh_folder, pieces, receive, size_of_part, stream
+from stanch.server.evidence_parts import (
+    forget_parts,
+    kept_already,
+    kept_parts,
+    one,
+    record_holes,
+    record_part,
+    refuse_gaps,
+)
 from stanch.server.ids import new_id
 from stanch.server.store.database import Database
-from stanch.server.store.tables import evidence, evidence_parts, tasks
+from stanch.server.store.tables import endpoints, evidence, tasks
 from stanch.server.targets import carrying, labels_of
 
 MAX_PER_TASK = 1000
 KEEP_FREE = 2**28
 """Bytes of the disk that evidence never takes: the database must go on."""
+
+TAKEN = (Encoding.AGE, Encoding.ZSTD_AGE)
+"""What agents are told that they may send, beside plain parts."""
 
 _WRITABLE = (State.SENT, State.RUNNING)
 
@@ -36,9 +63,10 @@ _WRITABLE = (State.SENT, State.RUNNING)
 class Evidence:
     """Take evidence in, and give it out."""
 
-    def __init__(self, *, folder: Path, database: Database, now: Clock) -> None:
+    def __init__(self, *, folder: Path, database: Database, custody: Custody, now: Clock) -> None:
         self._folder = folder
         self._database = database
+        self._custody = custody
         self._now = now
 
     # --- from endpoints ----------------------------------------------------------------------------------------------
@@ -57,44 +85,63 @@ class Evidence:
         }
         progress, anew = await self._database.write(lambda connection: _begin(connection, row))
         await asyncio.to_thread(_prepare_folder, self._folder / progress.evidence, anew=anew)
-        self._refuse_full_disk(request.size - sum(part.size for part in progress.parts))
-        return progress
+        data = request.size if request.data is None else request.data
+        self._refuse_full_disk(data - sum(part.size for part in progress.parts))
+        return progress.model_copy(update={"encodings": TAKEN, "holes": True})
 
     async def put_part(
-        self, endpoint: str, evidence_id: str, n: int, *, sha256: str, chunks: AsyncIterable[bytes]
+        self,
+        endpoint: str,
+        evidence_id: str,
+        n: int,
+        *,
+        sha256: str,
+        chunks: AsyncIterable[bytes],
+        plain_sha256: str | None = None,
+        encoding: Encoding = Encoding.PLAIN,
     ) -> PartInfo:
-        """Keep one part; Conflict if another one was kept under this number, VerificationFailed if the hash differs."""
+        """Keep one part; `sha256` is of the chunks, `plain_sha256` of what they hold, if they are encoded.
+
+        Conflict if another one was kept under this number, VerificationFailed if the hash differs.
+        """
         row = await self._database.read(lambda connection: _own(connection, endpoint, evidence_id))
-        part = PartInfo(n=n, size=size_of_part(row.size, n), sha256=sha256)
-        if await self._database.read(lambda connection: _is_kept(connection, evidence_id, part)):
+        part = PartInfo(n=n, size=size_of_part(row.size, n), sha256=plain_sha256 or sha256)
+        if await self._database.read(lambda connection: kept_already(connection, evidence_id, part)) is not None:
             return part
         self._refuse_full_disk(part.size)
-        path = self._part_path(evidence_id, part)
-        await receive(path, part, chunks)
+        folder, incoming = self._folder / evidence_id, Incoming(part, encoding, sha256)
+        kept = await receive(folder, incoming, chunks, recipient=self._custody.recipient)
         try:
-            await self._database.write(lambda connection: _record_part(connection, evidence_id, part))
+            recorded = await self._database.write(lambda connection: record_part(connection, evidence_id, kept))
         except Conflict:
-            path.unlink(missing_ok=True)
+            (folder / kept.file).unlink(missing_ok=True)
             raise
+        if not recorded:
+            (folder / kept.file).unlink(missing_ok=True)
         return part
 
+    async def put_holes(self, endpoint: str, evidence_id: str, told: EvidenceHoles) -> EvidenceHoles:
+        """Note which parts are nothing but zeros; Conflict if one of them came, and is not."""
+        await self._database.read(lambda connection: _own(connection, endpoint, evidence_id))
+        await self._database.write(lambda connection: record_holes(connection, evidence_id, told.runs))
+        return told
+
     async def finish(self, endpoint: str, evidence_id: str, whole: EvidenceFinish) -> EvidenceRef:
-        """Verify the whole and close it; repeating it is harmless."""
+        """Close it, when every part is here; repeating it is harmless.
+
+        The hash of the whole is taken as the endpoint says: only custody could compute it.
+        """
         row = await self._database.read(lambda connection: _own(connection, endpoint, evidence_id))
         if whole.size != row.size:
             raise Conflict("The evidence has another size than was said", got=whole.size, expected=row.size)
-        # Hashed once only: to ask again must cost next to nothing.
-        found = row.sha256 if row.complete else await self._hash(evidence_id, row.size)
-        if found != whole.sha256:
-            raise VerificationFailed("The evidence is not what was sent", got=found, expected=whole.sha256)
         await self._database.write(lambda connection: _complete(connection, evidence_id, whole))
-        return EvidenceRef(id=evidence_id, name=row.name, size=row.size, sha256=found)
+        return EvidenceRef(id=evidence_id, name=row.name, size=row.size, sha256=whole.sha256)
 
     # --- to people ---------------------------------------------------------------------------------------------------
 
     async def get(self, evidence_id: str) -> EvidenceView:
         """One piece of evidence; NotFound."""
-        return _view(await self._database.read(lambda connection: _one(connection, evidence_id)))
+        return _view(await self._database.read(lambda connection: one(connection, evidence_id)))
 
     async def show(self, principal: Principal, evidence_id: str) -> EvidenceView:
         """The same, for somebody; Denied if it was taken from an endpoint that their labels leave out."""
@@ -107,32 +154,38 @@ class Evidence:
         *,
         order: str | None = None,
         task: str | None = None,
+        endpoint: str | None = None,
+        since: datetime | None = None,
+        deleted: bool = False,
         after: str | None = None,
         limit: int = 50,
         labels: Sequence[str] = (),
     ) -> tuple[list[EvidenceView], str | None]:
-        """Newest first, of endpoints that carry all of these labels; and the id to go on from."""
+        """Newest first, of endpoints that carry all of these labels; and the id to go on from.
+
+        Of one endpoint (id or host name), begun since then; with `deleted`, what was deleted, and nothing else.
+        """
         query = _page(order, task, after, labels).limit(limit + 1)
+        query = query.where(evidence.c.deleted.is_not(None) if deleted else evidence.c.deleted.is_(None))
+        if endpoint is not None:
+            query = query.where(evidence.c.endpoint.in_(_named(endpoint)))
+        if since is not None:
+            query = query.where(evidence.c.created >= since)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         views = [_view(row) for row in rows[:limit]]
         return views, (views[-1].id if len(rows) > limit else None)
 
     async def read(self, view: EvidenceView, *, start: int, length: int) -> AsyncIterator[bytes]:
-        """Bytes of complete evidence, in blocks; Conflict if it is not complete yet."""
+        """Bytes of complete evidence, in blocks; Conflict if it is not complete yet.
+
+        Reading them raises VerificationFailed at a part that is not what the endpoint sent, Unavailable if the disk
+        does not give it.
+        """
         if not view.complete:
             raise Conflict("The evidence is not complete yet", got=f"{view.received} of {view.size} bytes")
-        parts = await self._database.read(lambda connection: _parts(connection, view.id))
-        paths = [self._part_path(view.id, one) for one in parts]
-        return stream(list(pieces(paths, start, length)))
-
-    async def _hash(self, evidence_id: str, size: int) -> str:
-        """SHA-256 of all its parts; Conflict if some are missing."""
-        parts = await self._database.read(lambda connection: _parts(connection, evidence_id))
-        _refuse_gaps(parts, size)
-        return await asyncio.to_thread(hash_files, [self._part_path(evidence_id, one) for one in parts])
-
-    def _part_path(self, evidence_id: str, part: PartInfo) -> Path:
-        return self._folder / evidence_id / f"{part.n:07}-{part.sha256}"
+        parts = await self._database.read(lambda connection: kept_parts(connection, view.id))
+        by_number = {part.info.n: part for part in parts}
+        return stream(self._folder / view.id, pieces(by_number, start, length), self._custody)
 
     def _refuse_full_disk(self, missing: int) -> None:
         free = shutil.disk_usage(self._folder).free
@@ -163,9 +216,11 @@ def _begin(connection: Connection, row: dict[str, Any]) -> tuple[EvidenceProgres
         connection.execute(insert(evidence), row)
         return EvidenceProgress(evidence=row["id"], parts=()), True
     if there.size != row["size"]:
-        _start_over(connection, there, row["size"])
+        if there.complete:
+            raise Conflict("This evidence is complete, with another size", got=row["size"], expected=there.size)
+        forget_parts(connection, there.id, row["size"])  # the source has changed since
         return EvidenceProgress(evidence=there.id, parts=()), True
-    parts = tuple(_parts(connection, there.id))
+    parts = tuple(part.info for part in kept_parts(connection, there.id))
     return EvidenceProgress(evidence=there.id, parts=parts, complete=there.complete), False
 
 
@@ -183,68 +238,35 @@ def _refuse_too_many(connection: Connection, task: str) -> None:
         raise TooLarge("The task has too much evidence", got=count + 1, expected=f"at most {MAX_PER_TASK}")
 
 
-def _start_over(connection: Connection, there: Row[Any], size: int) -> None:
-    """The source has changed since: what came of its older form is of no use. What is complete stays."""
-    if there.complete:
-        raise Conflict("This evidence is complete, with another size", got=size, expected=there.size)
-    connection.execute(delete(evidence_parts).where(evidence_parts.c.evidence == there.id))
-    connection.execute(update(evidence).where(evidence.c.id == there.id).values(size=size, received=0))
-
-
-def _one(connection: Connection, evidence_id: str) -> Row[Any]:
-    row = connection.execute(select(evidence).where(evidence.c.id == evidence_id)).one_or_none()
-    if row is None:
-        raise NotFound("There is no such evidence", got=evidence_id[:100], hint="`stanch evidence list` lists it.")
-    return row
-
-
 def _own(connection: Connection, endpoint: str, evidence_id: str) -> Row[Any]:
     """The same, if it is this endpoint's: another's does not exist for it."""
-    row = _one(connection, evidence_id)
+    row = one(connection, evidence_id)
     if row.endpoint != endpoint:
         raise NotFound("There is no such evidence", got=evidence_id[:100], hint="`stanch evidence list` lists it.")
     return row
 
 
-def _parts(connection: Connection, evidence_id: str) -> list[PartInfo]:
-    query = select(evidence_parts).where(evidence_parts.c.evidence == evidence_id).order_by(evidence_parts.c.n)
-    return [PartInfo(n=row.n, size=row.size, sha256=row.sha256) for row in connection.execute(query)]
-
-
-def _is_kept(connection: Connection, evidence_id: str, part: PartInfo) -> bool:
-    """Is this very part here already? Conflict if another one is."""
-    mine = (evidence_parts.c.evidence == evidence_id, evidence_parts.c.n == part.n)
-    kept = connection.execute(select(evidence_parts.c.sha256).where(*mine)).scalar()
-    if kept is not None and kept != part.sha256:
-        raise Conflict(f"Another part {part.n} is here already", got=part.sha256, expected=kept)
-    return kept is not None
-
-
-def _record_part(connection: Connection, evidence_id: str, part: PartInfo) -> None:
-    row = _one(connection, evidence_id)
-    if _is_kept(connection, evidence_id, part):
-        return
-    if row.complete or size_of_part(row.size, part.n) != part.size:
-        raise Conflict("The evidence was begun anew, with another size")
-    connection.execute(insert(evidence_parts), {"evidence": evidence_id, **part.model_dump()})
-    connection.execute(
-        update(evidence).where(evidence.c.id == evidence_id).values(received=evidence.c.received + part.size)
-    )
-
-
-def _refuse_gaps(parts: Sequence[PartInfo], size: int) -> None:
-    here = {one.n for one in parts}
-    missing = [n for n in range(-(-size // PART_BYTES)) if n not in here]
-    if missing:
-        raise Conflict("Some parts are missing", got=f"{len(here)} parts", expected=f"part {missing[0]} too")
-
-
 def _complete(connection: Connection, evidence_id: str, whole: EvidenceFinish) -> None:
-    """Close it, unless it was begun anew while it was hashed; what was closed keeps its hash."""
-    mine = (evidence.c.id == evidence_id, evidence.c.size == whole.size)
-    done = connection.execute(update(evidence).where(*mine).values(complete=True, sha256=whole.sha256))
-    if not done.rowcount:
+    """Close it, unless it was begun anew meanwhile; what was closed keeps its hash."""
+    row = one(connection, evidence_id)
+    if row.size != whole.size:
         raise Conflict("The evidence was begun anew, with another size")
+    if row.complete:
+        _refuse_other_hash(whole, row.sha256)
+        return
+    if row.deleted is not None:
+        raise Conflict("This evidence was deleted on the server", got=evidence_id)
+    refuse_gaps(connection, row)
+    if row.size <= PART_BYTES:  # then the hash of the whole is known here too
+        parts = kept_parts(connection, evidence_id)
+        _refuse_other_hash(whole, parts[0].info.sha256 if parts else hashlib.sha256(bytes(row.size)).hexdigest())
+    values = {"complete": True, "sha256": whole.sha256}
+    connection.execute(update(evidence).where(evidence.c.id == evidence_id).values(**values))
+
+
+def _refuse_other_hash(whole: EvidenceFinish, sha256: str) -> None:
+    if whole.sha256 != sha256:
+        raise VerificationFailed("The evidence is not what was sent", got=whole.sha256, expected=sha256)
 
 
 def _page(order: str | None, task: str | None, after: str | None, labels: Sequence[str]) -> Select[Any]:
@@ -260,6 +282,11 @@ def _page(order: str | None, task: str | None, after: str | None, labels: Sequen
     return query
 
 
+def _named(endpoint: str) -> Select[Any]:
+    """The endpoints of this id or host name."""
+    return select(endpoints.c.id).where((endpoints.c.id == endpoint) | (endpoints.c.hostname == endpoint))
+
+
 def _view(row: Row[Any]) -> EvidenceView:
     return EvidenceView(
         id=row.id,
@@ -271,4 +298,9 @@ def _view(row: Row[Any]) -> EvidenceView:
         complete=row.complete,
         received=row.received,
         created=row.created,
+        verified=row.verified,
+        damage=row.damage,
+        deleted=row.deleted,
+        deleted_by=row.deleted_by,
+        deleted_why=row.deleted_why,
     )

@@ -89,6 +89,7 @@ async def running(
     ):
         await services.addresses.refresh()
         await asyncio.to_thread(remove_unfinished, settings.data / "evidence")
+        await services.uploads.recover()
         server = Running(
             services=services,
             api_url=_url(settings, settings.api, port_of(api_socket)),
@@ -101,6 +102,8 @@ async def running(
             services.dispatcher.run,
             services.dispatcher.sweep,
             services.policies.run,
+            services.keeping.run,
+            services.uploads.run,
             gateway.inbox.run,
             gateway.links.close_silent,
             lambda: _flush(services),

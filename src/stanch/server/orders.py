@@ -22,7 +22,8 @@ from stanch.core.model import Model
 from stanch.core.policy import Principal, may
 from stanch.core.rest import OrderCommon, OrderView, TaskEvent, TaskView
 from stanch.core.task import ANSWER_OF, Event, State, sources, transition
-from stanch.server import audit, order_views, targets
+from stanch.core.types import Upload
+from stanch.server import audit, order_views, targets, uploads
 from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
 from stanch.server.dispatch import Claimed
@@ -46,6 +47,7 @@ class _Draft:
     common: OrderCommon
     principal: Principal
     created: datetime
+    uploads: Sequence[Upload]
     raw_params: Mapping[str, Any]
     """The parameters as they go over the wire: without the defaults, which an old agent might not know."""
     undoes: str | None = None
@@ -149,6 +151,8 @@ class Orders:
         draft = _Draft(
             id=new_id("ord", now),
             action=action,
+            # A dry run may name what nobody has uploaded yet: nothing of it is fetched.
+            uploads=() if common.dry_run else uploads.named_by(parsed),
             raw_params=parsed.model_dump(mode="json", exclude_defaults=True),
             common=common,
             principal=principal,
@@ -227,6 +231,7 @@ class Orders:
         may(draft.principal, draft.action, {one: target.labels for one, target in found.items()})
         made = [self._make(draft, one, target.hostname) for one, target in found.items()]
         connection.execute(_INSERT_ORDER, _order_row(draft))
+        uploads.use(connection, draft.id, draft.uploads, draft.created)
         connection.execute(_INSERT_TASKS, [_task_row(draft, one) for one in made])
         audit.append(connection, _entry(draft, endpoints=len(made)))
         return made

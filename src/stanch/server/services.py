@@ -12,14 +12,17 @@ from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
 from stanch.server.dispatch import Dispatcher
 from stanch.server.evidence import Evidence
+from stanch.server.evidence_keeping import EvidenceKeeping
 from stanch.server.fleet import Fleet
 from stanch.server.group_desk import GroupDesk
 from stanch.server.orders import Orders
 from stanch.server.policies import Policies
+from stanch.server.previews import Previews
 from stanch.server.release_codes import CodeBook, CodeDesk
 from stanch.server.signer import Signer
 from stanch.server.store.database import Database
 from stanch.server.tokens import Tokens
+from stanch.server.uploads import Uploads
 
 if TYPE_CHECKING:
     from stanch.server.addresses import OwnAddresses  # which needs `Addresses` from here
@@ -31,15 +34,21 @@ MAX_PEERS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where agents reach us."""
+    """Where agents reach us, and to whom they encrypt."""
 
     urls: tuple[str, ...]
     peers: tuple[Peer, ...]
+    evidence_key: str = ""
 
     def body(self, *, reached: Peer | None, nonce: str | None) -> AddressesBody:
         """For one agent: the address that it reached us at comes first."""
         peers = self.peers if reached is None else (reached, *self.peers)
-        return AddressesBody(urls=self.urls[:MAX_URLS], peers=tuple(dict.fromkeys(peers))[:MAX_PEERS], nonce=nonce)
+        return AddressesBody(
+            urls=self.urls[:MAX_URLS],
+            peers=tuple(dict.fromkeys(peers))[:MAX_PEERS],
+            evidence_key=self.evidence_key,
+            nonce=nonce,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +66,9 @@ class Services:
     policies: Policies
     orders: Orders
     evidence: Evidence
+    keeping: EvidenceKeeping
+    previews: Previews
+    uploads: Uploads
     dispatcher: Dispatcher
     codes: CodeBook
     code_desk: CodeDesk

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from stanch.core.types import Port
 
 MAX_NAMES = 32
 MAX_PORT = 65_535
+MAX_DAYS = 36_500
+MAX_UPLOAD = 2**50
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -65,6 +68,15 @@ class Settings:
     admin_password_file: Path | None = None
     """First line: the administrator's password at the first start; without it, one is made up and printed once."""
 
+    evidence_days: int | None = None
+    """Delete evidence when it is so many days old; None to keep it until somebody deletes it."""
+
+    max_upload: int = 2**30
+    """Bytes that one upload may have."""
+
+    upload_days: int = 30
+    """Delete an upload when no order has named it for so many days."""
+
     def __post_init__(self) -> None:
         """Refuse early what would otherwise fail late."""
         Listen.parse(self.api_listen)
@@ -73,6 +85,22 @@ class Settings:
             raise Invalid("Too many names", got=len(self.names), expected=f"at most {MAX_NAMES}")
         for name in self.names:
             check_name(name)
+        if self.evidence_days is not None and not 0 <= self.evidence_days <= MAX_DAYS:
+            raise Invalid("Evidence cannot be kept so long", got=self.evidence_days, expected=f"0 to {MAX_DAYS} days")
+        if not 1 <= self.upload_days <= MAX_DAYS:
+            raise Invalid("Uploads cannot be kept so long", got=self.upload_days, expected=f"1 to {MAX_DAYS} days")
+        if not 0 <= self.max_upload <= MAX_UPLOAD:
+            raise Invalid("Uploads cannot be so large", got=self.max_upload, expected=f"0 to {MAX_UPLOAD} bytes")
+
+    @property
+    def evidence_lasts(self) -> timedelta | None:
+        """How long evidence is kept; None for ever, which 0 days mean too."""
+        return timedelta(days=self.evidence_days) if self.evidence_days else None
+
+    @property
+    def uploads_last(self) -> timedelta:
+        """How long an upload is kept that no order names."""
+        return timedelta(days=self.upload_days)
 
     @property
     def api(self) -> Listen:

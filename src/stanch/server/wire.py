@@ -8,12 +8,15 @@ from stanch.server.addresses import OwnAddresses
 from stanch.server.authority import Authority
 from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
+from stanch.server.custody import KeyFileCustody
 from stanch.server.dispatch import Dispatcher
 from stanch.server.evidence import Evidence
+from stanch.server.evidence_keeping import EvidenceKeeping
 from stanch.server.fleet import Fleet
 from stanch.server.group_desk import GroupDesk
 from stanch.server.orders import Orders
 from stanch.server.policies import Policies
+from stanch.server.previews import Previews
 from stanch.server.release_codes import CodeBook, CodeDesk
 from stanch.server.services import Services
 from stanch.server.settings import Settings
@@ -21,6 +24,7 @@ from stanch.server.signer import Signer
 from stanch.server.store.counters import Counter
 from stanch.server.store.database import Database
 from stanch.server.tokens import Tokens
+from stanch.server.uploads import Uploads
 
 
 def wire(settings: Settings, *, database: Database, authority: Authority, port: int, now: Clock) -> Services:
@@ -31,6 +35,9 @@ def wire(settings: Settings, *, database: Database, authority: Authority, port: 
     codes, fleet = CodeBook(authority.release_key), Fleet(database, now)
     dispatcher = Dispatcher(registry=registry, database=database, signer=signer, codes=codes, bus=bus, now=now)
     policies = Policies(database=database, signer=signer, links=dispatcher)
+    folder = settings.data / "evidence"
+    custody = KeyFileCustody.in_folder(settings.data)
+    evidence = Evidence(folder=folder, database=database, custody=custody, now=now)
     return Services(
         registry=registry,
         database=database,
@@ -42,11 +49,22 @@ def wire(settings: Settings, *, database: Database, authority: Authority, port: 
         groups=GroupDesk(database=database, fleet=fleet, listeners=policies, now=now),
         policies=policies,
         orders=Orders(registry=registry, database=database, bus=bus, now=now, delivery=dispatcher),
-        evidence=Evidence(folder=settings.data / "evidence", database=database, now=now),
+        evidence=evidence,
+        keeping=EvidenceKeeping(
+            folder=folder, evidence=evidence, database=database, now=now, lasts=settings.evidence_lasts
+        ),
+        previews=Previews(evidence),
+        uploads=Uploads(
+            folder=settings.data / "uploads",
+            database=database,
+            now=now,
+            most=settings.max_upload,
+            keep=settings.uploads_last,
+        ),
         dispatcher=dispatcher,
         codes=codes,
         code_desk=CodeDesk(codes=codes, fleet=fleet, registry=registry, database=database, now=now),
         bus=bus,
-        addresses=OwnAddresses(settings, port=port, database=database, now=now),
+        addresses=OwnAddresses(settings, port=port, database=database, evidence_key=custody.recipient, now=now),
         now=now,
     )

@@ -8,6 +8,7 @@ run, then one for each step at which the agent was killed.
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import shlex
@@ -24,10 +25,13 @@ from typing import Any
 import structlog
 
 from stanch.actions import load as load_actions
-from stanch.core.action import RESERVED, AnyAction, Registry, Undo
+from stanch.core.action import AnyAction, Registry, Undo
 from stanch.core.frames import Notice, Report
+from stanch.core.host import Held
 from stanch.core.network import Peer
-from stanch.core.types import hours, minutes
+from stanch.core.types import EndpointPath, Upload, hours, minutes
+from stanch.core.vault import Taking, Why, item_id
+from stanch.derive.commands import options_of
 from tests.agent.killing import world
 from tests.agent.killing.world import Ended
 from tests.fakes.agent import Agent, Machine
@@ -37,10 +41,24 @@ from tests.fakes.waiting import eventually
 TASK = "tsk_1"
 BOOTED = FakeClock().time - hours(1)
 
+PAST = item_id("tsk_0", 99)
+"""What has been in the vault for long."""
+
+TOOL = b"#!/bin/sh"
+UPLOAD = Upload(id="upl_1", name="tool.sh", size=len(TOOL), sha256=hashlib.sha256(TOOL).hexdigest())
+"""What somebody wants to put there."""
+
 SAMPLES: dict[str, dict[str, Any]] = {
     "isolate": {"duration": "10m", "allow": ["10.0.0.0/8"]},
     "kill_process": {"pid": 100},
-    "get_file": {"path": "/tmp/dropper"},
+    "get_file": {"path": ["/tmp/dropper"]},
+    "quarantine": {"path": ["/tmp/dropper"], "end_processes": True},
+    "restore": {"order": "ord_1", "rename": True},
+    "quarantine_get": {"item": PAST},
+    "quarantine_delete": {"items": [PAST]},
+    "delete_file": {"path": ["/tmp/.x11"], "recursive": True},
+    "put_file": {"content": UPLOAD.model_dump(mode="json"), "path": "/tmp/dropper", "replace": True},
+    "hash_file": {"path": ["/tmp/dropper"]},
 }
 """Parameters that find something to do in this world; an action without any is tried with its first example."""
 
@@ -57,12 +75,16 @@ def sample(action: AnyAction) -> dict[str, Any]:
 
 def from_example(action: AnyAction) -> dict[str, Any]:
     """The parameters of an action's first example."""
-    words = shlex.split(action.examples[0])[1:]
-    found: dict[str, Any] = {}
-    for word, following in zip_longest(words, words[1:], fillvalue="--"):
-        name = word.removeprefix("--").replace("-", "_")
-        if word.startswith("--") and name not in RESERVED:
-            found[name] = True if following.startswith("--") else following
+    options = {flag: one for one in options_of(action.params) for flag in one.flags[0].split("/")}
+    words, found = shlex.split(action.examples[0])[1:], dict[str, Any]()
+    for word, following in zip_longest(words, words[1:]):
+        option = options.get(word)
+        if option is None:
+            continue
+        if option.multiple:
+            found.setdefault(option.name, []).append(following)
+        else:
+            found[option.name] = following if not option.switch else not word.startswith("--no-")
     return found
 
 
@@ -70,13 +92,19 @@ def from_example(action: AnyAction) -> dict[str, Any]:
 
 
 def prepared(folder: Path) -> FakeEndpoint:
-    """An endpoint under attack: a process tree, connections, a file."""
+    """An endpoint under attack: a process tree, connections, files, one of which runs, and one in the vault."""
     endpoint, _life = world.load(folder, kill_at=None)
     endpoint.server.known = (Peer(address=ip_address("192.0.2.1"), port=8443),)
     endpoint.firewall.sockets = [socket_to("203.0.113.9:443"), socket_to("192.0.2.1:8443"), socket_to("10.1.2.3:22")]
     for pid, parent in ((100, 1), (101, 100), (102, 101), (200, 1)):
         endpoint.processes.add(pid, parent=parent)
-    endpoint.files.content["/tmp/dropper"] = b"malware"
+    endpoint.files.content.update({"/tmp/dropper": b"malware", "/tmp/old": b"known"})
+    endpoint.files.content.update({"/tmp/.x11/a/b": b"x", "/tmp/.x11/c": b""})
+    runs = endpoint.files.info_of(endpoint.files.tree["/tmp/dropper"]).id
+    endpoint.processes.hold(endpoint.processes.table[200].id, runs, Held.RUNS)
+    endpoint.uploads.content[UPLOAD.id] = TOOL
+    past = Taking(id=PAST, path=EndpointPath("/tmp/old"), why=Why.QUARANTINE)
+    asyncio.run(endpoint.vault.in_hands_of("ord_0").take(past))
     world.save(folder, endpoint)
     return endpoint
 

@@ -17,11 +17,14 @@ from typing import Any
 
 from tests.fakes.host import FakeEndpoint, Life
 
-AGENTS_OWN = {"journal", "effects", "progress", "life", "task", "origin", "settings"}
+AGENTS_OWN = {"journal", "effects", "progress", "life", "task", "order", "origin", "settings"}
 """Parts of a fake endpoint that belong to the agent, and die with it."""
 
 NOT_THE_ENDPOINT = {"server", "clock"}
 """What may differ between a run that was killed and one that was not."""
+
+NOT_ITS_STATE = {"life", "clock", "files", "nodes"}
+"""Attributes of a part that are no state of it, or may differ, too."""
 
 
 @dataclass
@@ -64,7 +67,7 @@ def all_steps(folder: Path) -> list[str]:
 def settle(endpoint: FakeEndpoint) -> dict[str, Any]:
     """The state of the endpoint, to be compared."""
     return {
-        name: {key: repr(value) for key, value in vars(part).items() if key not in {"life", "clock", "files"}}
+        name: {key: repr(value) for key, value in vars(part).items() if key not in NOT_ITS_STATE}
         for name, part in parts(endpoint).items()
         if name not in NOT_THE_ENDPOINT
     }

@@ -32,7 +32,11 @@ async def test_a_wrong_password(live: Live) -> None:
     [
         (Role.VIEWER, None, ["read"]),
         (Role.RESPONDER, "disruptive", ["evidence", "read"]),
-        (Role.ADMINISTRATOR, "destructive", ["administer", "configure", "enrol", "evidence", "read", "release-code"]),
+        (
+            Role.ADMINISTRATOR,
+            "destructive",
+            ["administer", "configure", "delete-evidence", "enrol", "evidence", "read", "release-code", "upload"],
+        ),
     ],
 )
 async def test_whoami_says_what_one_may(live: Live, role: Role, up_to: str | None, permissions: list[str]) -> None:

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROUTES = """
 DELETE /groups/{name}
 DELETE /tokens/{token}
+DELETE /uploads/{upload}
 GET /actions
 GET /audit
 GET /audit/verify
@@ -24,6 +25,9 @@ GET /events
 GET /evidence
 GET /evidence/{evidence}
 GET /evidence/{evidence}/content
+POST /evidence/{evidence}/verify
+GET /evidence/{evidence}/preview
+DELETE /evidence/{evidence}
 GET /groups
 GET /groups/{name}
 GET /groups/{name}/policy
@@ -33,6 +37,8 @@ GET /orders/{order}
 GET /server/addresses
 GET /tasks/{task}
 GET /tokens
+GET /uploads
+GET /uploads/{upload}
 GET /whoami
 PATCH /endpoints/{name}/labels
 PATCH /groups/{name}
@@ -43,6 +49,7 @@ POST /logout
 POST /orders/{order}/cancel
 POST /orders/{order}/undo
 POST /tokens
+POST /uploads
 PUT /groups/{name}/policy
 PUT /server/addresses
 """

@@ -149,3 +149,21 @@ async def test_other_protocols_pass() -> None:
 
     await BoundedBodies(app)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]  # neither is used
     assert seen == ["lifespan"]
+
+
+async def test_a_streamed_request_is_left_to_its_handler() -> None:
+    """Its body is not read here; another method or path is bounded as ever."""
+    seen: list[object] = []
+
+    async def app(_scope: object, receive: object, _send: object) -> None:
+        seen.append(receive)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x"}
+
+    async def send(_message: object) -> None: ...
+
+    bounded = BoundedBodies(app, streamed={("POST", "/in")})
+    for method, path in (("POST", "/in"), ("PUT", "/in"), ("POST", "/in/")):
+        await bounded({"type": "http", "method": method, "path": path, "headers": []}, receive, send)
+    assert [one is receive for one in seen] == [True, False, False]

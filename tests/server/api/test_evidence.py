@@ -107,3 +107,114 @@ async def test_labels_limit_whose_evidence_is_seen(live: Live, admin: Person) ->
     assert (await admin.ask("PATCH", f"/endpoints/{view.endpoint}/labels", json=change)).status == 200
     assert (await person.ask("GET", f"/evidence/{number}/content")).body == DATA
     assert [one["id"] for one in (await person.ask("GET", "/evidence")).json["items"]] == [number]
+
+
+async def in_audit(live: Live, what: str, number: str) -> list[str]:
+    """Who did this to the evidence."""
+    query = select(audit.c.who).where(audit.c.what == what, audit.c.subject == number)
+    return await live.services.database.read(lambda connection: list(connection.execute(query).scalars()))
+
+
+async def as_role(live: Live, role: Role) -> Person:
+    """Somebody with this role."""
+    person = live.person()
+    await person.sign_in(f"a-{role}", PASSWORD)
+    return person
+
+
+async def test_a_preview(live: Live, admin: Person) -> None:
+    """Rendered by a worker, as asked or by the first bytes; who looked stands in the audit."""
+    number = await taken(live, "preview-01")
+    found = (await admin.ask("GET", f"/evidence/{number}/preview?as=hex&offset=256&length=16")).json
+    assert (found["kind"], found["offset"], found["length"], found["size"]) == ("hex", 256, 16, len(DATA))
+    assert bytes.fromhex(found["hex"]["data"]) == DATA[256:272]
+    assert found["text"] is None
+    assert found["confined"]["no_new_privileges"] == "yes"
+    assert (await admin.ask("GET", f"/evidence/{number}/preview")).json["kind"] == "hex"
+    assert (await admin.ask("GET", f"/evidence/{number}/preview?as=strings")).json["strings"]["strings"]
+    assert (await admin.ask("GET", f"/evidence/{number}/preview?as=elf")).json["elf"]["problems"]
+    assert await in_audit(live, "preview", number) == ["admin"] * 4
+
+
+@pytest.mark.parametrize(
+    "query", ["as=magic", "offset=-1", "length=0", f"offset={len(DATA) + 1}", "as=hex&length=65537", "as=elf&offset=1"]
+)
+async def test_a_preview_that_is_asked_for_wrongly(live: Live, admin: Person, query: str) -> None:
+    """422, whatever is out of bounds."""
+    number = await taken(live, "wrong-preview")
+    assert (await admin.ask("GET", f"/evidence/{number}/preview?{query}")).status == 422
+
+
+async def test_who_may_look_into_verify_and_delete(live: Live, admin: Person) -> None:
+    """Viewers neither; analysts and responders look and verify; incident leads and administrators delete."""
+    number = await taken(live, "roles-01")
+    for role, looks, deletes in (
+        (Role.VIEWER, 403, 403),
+        (Role.ANALYST, 200, 403),
+        (Role.RESPONDER, 200, 403),
+        (Role.INCIDENT_LEAD, 200, 200),
+    ):
+        person = await as_role(live, role)
+        assert (await person.ask("GET", f"/evidence/{number}/preview")).status == looks
+        assert (await person.ask("POST", f"/evidence/{number}/verify")).status == looks
+        assert (await person.ask("DELETE", f"/evidence/{number}?reason=over")).status == deletes
+    assert await in_audit(live, "evidence-deleted", number) == [f"a-{Role.INCIDENT_LEAD}"]
+
+
+async def test_verified(live: Live, admin: Person) -> None:
+    """The verdict, and the moment of it in the view."""
+    number = await taken(live, "verify-01")
+    verdict = (await admin.ask("POST", f"/evidence/{number}/verify")).json
+    assert (verdict["intact"], verdict["found"]) == (True, hashlib.sha256(DATA).hexdigest())
+    assert (await admin.ask("GET", f"/evidence/{number}")).json["verified"] == verdict["at"]
+    assert await in_audit(live, "verify", number) == ["admin"]
+
+
+async def test_deleted(live: Live, admin: Person) -> None:
+    """A tombstone answers; its bytes are 404 in every way, and it is listed only where deleted ones are."""
+    number = await taken(live, "delete-01")
+    endpoint = (await admin.ask("GET", f"/evidence/{number}")).json["endpoint"]
+    assert (await admin.ask("DELETE", f"/evidence/{number}")).status == 422
+    gone = await admin.ask("DELETE", f"/evidence/{number}?reason=case+closed")
+    assert (gone.status, gone.json["deleted_by"], gone.json["deleted_why"]) == (200, "admin", "case closed")
+    for method, path in (("GET", "/content"), ("GET", "/preview"), ("POST", "/verify")):
+        answer = await admin.ask(method, f"/evidence/{number}{path}")
+        assert (answer.status, answer.code) == (404, "not-found")
+    assert (await admin.ask("GET", f"/evidence?endpoint={endpoint}")).json["items"] == []
+    [found] = (await admin.ask("GET", f"/evidence?endpoint={endpoint}&deleted=true")).json["items"]
+    assert (found["id"], found["sha256"]) == (number, hashlib.sha256(DATA).hexdigest())
+    assert (await admin.ask("GET", f"/evidence/{number}")).json["deleted"] is not None
+
+
+async def test_what_still_arrives_is_neither_shown_verified_nor_deleted(live: Live, admin: Person) -> None:
+    """409 while it is incomplete and its task runs."""
+    number = await taken(live, "arriving-01", finish=False)
+    for method, path in (("GET", "/preview"), ("POST", "/verify"), ("DELETE", "?reason=x")):
+        answer = await admin.ask(method, f"/evidence/{number}{path}")
+        assert (answer.status, answer.code) == (409, "conflict")
+
+
+async def test_lists_by_endpoint_and_moment(live: Live, admin: Person) -> None:
+    """By host name or id, and what was begun since."""
+    number = await taken(live, "since-01")
+    view = (await admin.ask("GET", f"/evidence/{number}")).json
+    for query in ("endpoint=since-01", f"endpoint={view['endpoint']}", "endpoint=since-01&since=2020-01-01T00:00:00Z"):
+        assert [one["id"] for one in (await admin.ask("GET", f"/evidence?{query}")).json["items"]] == [number]
+    late = await admin.ask("GET", "/evidence?endpoint=since-01&since=2999-01-01T00:00:00Z")
+    assert late.json["items"] == []
+    assert (await admin.ask("GET", "/evidence?since=yesterday")).status == 422
+
+
+async def test_labels_limit_whose_evidence_is_looked_into_verified_and_deleted(live: Live, admin: Person) -> None:
+    """Of other endpoints, somebody who is limited sees, checks and removes nothing."""
+    number = await taken(live, "limited-02")
+    await live.services.accounts.create("limited-lead", PASSWORD, [Role.INCIDENT_LEAD])
+    limit = update(accounts).where(accounts.c.name == "limited-lead").values(labels=["env=test"])
+    await live.services.database.write(lambda connection: connection.execute(limit))
+    person = live.person()
+    await person.sign_in("limited-lead")
+    for method, path in (("GET", "/preview"), ("POST", "/verify"), ("DELETE", "?reason=x")):
+        answer = await person.ask(method, f"/evidence/{number}{path}")
+        assert (answer.status, answer.code) == (403, "denied")
+    for what in ("preview", "verify", "evidence-deleted"):
+        assert await in_audit(live, what, number) == []

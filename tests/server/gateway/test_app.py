@@ -1,6 +1,6 @@
 """The gateway as a whole: which paths there are."""
 
-from stanch.core.frames import ENROL_PATH, EVIDENCE_PATH, LINK_PATH, RENEW_PATH
+from stanch.core.frames import ENROL_PATH, EVIDENCE_PATH, LINK_PATH, RENEW_PATH, UPLOAD_PATH
 from stanch.server.gateway.app import create_gateway
 from tests.server.live import Live
 
@@ -16,5 +16,7 @@ async def test_its_paths_are_those_of_the_contract(live: Live) -> None:
         ("POST", RENEW_PATH),
         ("POST", EVIDENCE_PATH),
         ("PUT", f"{EVIDENCE_PATH}/{{id}}/parts/{{n}}"),
+        ("POST", f"{EVIDENCE_PATH}/{{id}}/holes"),
         ("POST", f"{EVIDENCE_PATH}/{{id}}/finish"),
+        ("GET", f"{UPLOAD_PATH}/{{id}}"),
     }

@@ -5,9 +5,11 @@ import hashlib
 from collections.abc import AsyncIterator
 from io import BytesIO
 
+import pyrage
 import pytest
+from pyrage import x25519
 
-from stanch.core.frames import EVIDENCE_PATH, PART_BYTES, PART_HASH_HEADER
+from stanch.core.frames import ENCODING_HEADER, EVIDENCE_PATH, PART_BYTES, PART_HASH_HEADER, PLAIN_HASH_HEADER
 from tests.server.live import Agent, Live, Wire
 
 DATA = b"evidence " * 100
@@ -114,3 +116,49 @@ async def test_a_part_that_comes_too_slowly_is_given_up(live: Live, monkeypatch:
         number = await begin(live, agent, wire)
         answer = await agent.ask("PUT", f"{EVIDENCE_PATH}/{number}/parts/0", data=stalling(), headers=hashed(DATA))
         assert (answer.status, answer.code) == (503, "unavailable")
+
+
+async def test_a_sealed_part_comes_in(live: Live) -> None:
+    """Encrypted to the key that the endpoint was told, with its hash before that; and people get what it holds."""
+    agent = await live.enrol()
+    async with agent.connected() as wire:
+        await wire.say(agent.hello())
+        await wire.hear()
+        key = (await wire.hear_order()).body.evidence_key
+        number = await begin(live, agent, wire)
+        body = pyrage.encrypt(DATA, [x25519.Recipient.from_str(key)])
+        headers = {**hashed(body), ENCODING_HEADER: "age", PLAIN_HASH_HEADER: hashlib.sha256(DATA).hexdigest()}
+        path = f"{EVIDENCE_PATH}/{number}"
+        put = await agent.ask("PUT", f"{path}/parts/0", data=body, headers=headers)
+        assert put.json == {"n": 0, "size": len(DATA), "sha256": hashlib.sha256(DATA).hexdigest()}
+        whole = {"sha256": hashlib.sha256(DATA).hexdigest(), "size": len(DATA)}
+        assert (await agent.ask("POST", f"{path}/finish", json=whole)).status == 200
+    got = await (await live.admin()).ask("GET", f"/evidence/{number}/content")
+    assert got.body == DATA
+    (file,) = (live.settings.data / "evidence" / number).iterdir()
+    assert await asyncio.to_thread(file.read_bytes) == body
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{ENCODING_HEADER: "gzip"}, {ENCODING_HEADER: "age"}, {ENCODING_HEADER: "age", PLAIN_HASH_HEADER: "abc"}],
+)
+async def test_a_sealed_part_needs_its_headers(live: Live, headers: dict[str, str]) -> None:
+    """An encoding that is known, and the hash of what is in it."""
+    agent = await live.enrol()
+    path = f"{EVIDENCE_PATH}/evd_1/parts/0"
+    answer = await agent.ask("PUT", path, data=b"x", headers={**hashed(b"x"), **headers})
+    assert (answer.status, answer.code) == (422, "invalid")
+
+
+async def test_holes_come_in(live: Live) -> None:
+    """As runs of parts; of anybody else's evidence, or nonsense, they do not."""
+    agent, other = await live.enrol("web-01"), await live.enrol("web-02")
+    async with agent.linked() as wire:
+        path = f"{EVIDENCE_PATH}/{await begin(live, agent, wire, size=3 * PART_BYTES)}/holes"
+        told = {"runs": [{"first": 0, "count": 3}]}
+        assert (await other.ask("POST", path, json=told)).status == 404
+        assert (await agent.ask("POST", path, json={"runs": [{"first": 0, "count": 4}]})).status == 422
+        assert (await agent.ask("POST", path, json={"runs": [{"first": 0}]})).status == 422
+        assert (await agent.ask("POST", path, json=told)).json == told
+    assert (await live.services.evidence.list())[0][0].received == 3 * PART_BYTES

@@ -8,23 +8,43 @@ pinned is looked at; and only a regular file is opened for reading, through its 
 import asyncio
 import errno
 import os
-import pwd
 import stat
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from stanch.agent.host.critical import Critical
+from stanch.agent.host.digests import digests_of
+from stanch.agent.host.filetypes import FIRST_BYTES, type_of
+from stanch.agent.host.metadata import extents, info_of
+from stanch.agent.host.path_calls import path_of
+from stanch.agent.host.putting import put
+from stanch.agent.host.searching import Searcher
+from stanch.agent.host.shredding import shred
 from stanch.core.errors import ActionFailed, StanchError, TargetGone, TooLarge, Unsupported
-from stanch.core.host import FileInfo
+from stanch.core.files import (
+    Bytes,
+    Digests,
+    Extent,
+    FileId,
+    FileInfo,
+    FileType,
+    Found,
+    HashKind,
+    Placing,
+    Search,
+    Shredded,
+    Skipped,
+)
 from stanch.core.types import EndpointPath
+
+Check = Callable[[EndpointPath], None]
+"""Raises if a real path must not be used."""
 
 MAX_READ = 64 * 1_048_576
 """Bytes of one read: more would only be memory."""
-
-_FIRST, _EPOCH, _LAST = (datetime(year, 1, 1, tzinfo=UTC) for year in (1, 1970, 9999))
 
 _MADE_UP = (Path("/proc"), Path("/sys"))
 """File systems whose files the kernel makes up while they are read; the sizes that they show mean nothing."""
@@ -62,6 +82,40 @@ class LinuxFile:
         """As it was when opened."""
         return self._info
 
+    @property
+    def path(self) -> EndpointPath:
+        """What it is called: all links on the way resolved."""
+        return self._path
+
+    async def extents(self) -> Sequence[Extent]:
+        """Where it holds data, in order."""
+        return await asyncio.to_thread(self._extents)
+
+    def _extents(self) -> tuple[Extent, ...]:
+        with self._held.in_use() as descriptor:
+            return extents(descriptor, self._info.size)
+
+    async def digests(self, kinds: Collection[HashKind]) -> Digests:
+        """Its hashes, read from start to end once; whoever is cancelled does not wait for the disk."""
+        stop = threading.Event()
+        try:
+            return await asyncio.to_thread(self._digests, tuple(kinds), stop)
+        finally:
+            stop.set()
+
+    def _digests(self, kinds: Collection[HashKind], stop: threading.Event) -> Digests:
+        with self._held.in_use() as descriptor:
+            try:
+                found = extents(descriptor, self._info.size)
+                return digests_of(descriptor, size=self._info.size, extents=found, kinds=kinds, stop=stop)
+            except OSError as error:
+                raise _explained(error, self._path) from error
+
+    async def type(self) -> FileType:
+        """What it seems to be, by its first bytes."""
+        first = await self.read(0, FIRST_BYTES)
+        return await asyncio.to_thread(type_of, first, size=self._info.size)
+
     async def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`, fewer only at the end; ActionFailed if the disk gives none."""
         if not 0 <= length <= MAX_READ:
@@ -87,22 +141,101 @@ class LinuxFile:
         self._held.close()
 
 
+def _anything(_path: EndpointPath) -> None:
+    """Nothing is forbidden."""
+
+
 class LinuxFiles:
-    """The files of the mount namespace that the agent runs in."""
+    """The files of the mount namespace that the agent runs in, in the hands of one task.
+
+    Args:
+        critical: says what must stay.
+        forbidden: raises ForbiddenHere for a real path that the owner of the machine forbids.
+        writable: the same, for where no file may be put.
+    """
+
+    def __init__(
+        self, *, critical: Critical | None = None, forbidden: Check = _anything, writable: Check = _anything
+    ) -> None:
+        self._critical = critical or Critical()
+        self._forbidden = forbidden
+        self._writable = writable
 
     @asynccontextmanager
     async def open(self, path: EndpointPath) -> AsyncIterator[LinuxFile]:
         """Open a regular file for reading; TargetGone, ActionFailed, or Unsupported for what is no regular file."""
-        file = await _opened(path)
+        file = await _opened(path, self._forbidden)
         try:
             yield file
         finally:
             file.close()
 
+    async def look(self, path: EndpointPath) -> FileInfo | None:
+        """What is there now, the last component not followed; None if nothing is."""
+        return await asyncio.to_thread(self._look, path)
 
-async def _opened(path: EndpointPath) -> LinuxFile:
+    def _look(self, path: EndpointPath) -> FileInfo | None:
+        try:
+            status = os.lstat(path.raw)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _explained(error, path) from error
+        self._forbidden(_real(path))
+        return info_of(status)
+
+    async def search(self, search: Search) -> AsyncIterator[Sequence[Found | Skipped]]:
+        """Everything that fits, in batches; a thread looks, and ends soon when nobody waits any more."""
+        searcher = Searcher(search, forbidden=self._forbidden)
+        loop = asyncio.get_running_loop()
+        while True:
+            looking = loop.run_in_executor(None, searcher.next)
+            try:
+                batch = await asyncio.shield(looking)
+            except asyncio.CancelledError:
+                searcher.stop()
+                looking.add_done_callback(lambda _: searcher.close())
+                raise
+            if batch is None:
+                return
+            try:
+                yield batch
+            except BaseException:
+                searcher.close()
+                raise
+
+    async def why_protected(self, path: EndpointPath) -> str | None:
+        """Why what is there must not be taken away or replaced; None if it may be, or nothing is there."""
+        return await asyncio.to_thread(self._why_protected, path)
+
+    def _why_protected(self, path: EndpointPath) -> str | None:
+        try:
+            return self._critical.why(_real(path), os.lstat(path.raw))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _explained(error, path) from error
+
+    async def put(self, placing: Placing, content: Bytes) -> FileInfo:
+        """Write a new file beside its place, verify it, and give it its name once it is whole and on the disk."""
+        return await put(placing, content, protected=self._critical.why, writable=self._writable)
+
+    async def shred(self, path: EndpointPath, expected: FileId) -> Shredded:
+        """Overwrite this very file in place, and remove its name."""
+        return await asyncio.to_thread(shred, path, expected, forbidden=self._forbidden)
+
+
+def _real(path: EndpointPath) -> EndpointPath:
+    """The links of its folders resolved; the last component may be a link, and stays one."""
+    folder, _, name = path.raw.rstrip(b"/").rpartition(b"/")
+    if name in {b"", b".", b".."}:
+        return EndpointPath.of(os.path.realpath(path.raw))
+    return EndpointPath.of(os.path.realpath(folder or b"/").rstrip(b"/") + b"/" + name)
+
+
+async def _opened(path: EndpointPath, forbidden: Check) -> LinuxFile:
     """Open in a thread, as a network file system may hang; if nobody waits any more, close again."""
-    opening = asyncio.get_running_loop().run_in_executor(None, _open, path)
+    opening = asyncio.get_running_loop().run_in_executor(None, _open, path, forbidden)
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -115,17 +248,20 @@ def _close_unwanted(opening: asyncio.Future[LinuxFile]) -> None:
         opening.result().close()
 
 
-def _open(path: EndpointPath) -> LinuxFile:
+def _open(path: EndpointPath, forbidden: Check) -> LinuxFile:
     try:
         pinned = os.open(path.raw, os.O_PATH | os.O_CLOEXEC)
         try:
+            # Of what is held, not of what was asked for: links that are swapped in between lead nowhere.
+            real = EndpointPath.of(path_of(pinned))
+            forbidden(real)
             _refuse_odd_kinds(path, os.fstat(pinned))
             descriptor = _reopen(pinned)
         finally:
             os.close(pinned)
     except OSError as error:
         raise _explained(error, path) from error
-    return LinuxFile(path, descriptor, _info(os.fstat(descriptor)))
+    return LinuxFile(real, descriptor, info_of(os.fstat(descriptor)))
 
 
 def _reopen(pinned: int) -> int:
@@ -148,32 +284,6 @@ def _refuse_odd_kinds(path: EndpointPath, found: os.stat_result) -> None:
 def _explained(error: OSError, path: EndpointPath) -> StanchError:
     kind, message = _MEANINGS.get(error.errno or 0, (ActionFailed, "The file {} cannot be read"))
     return kind(message.format(path), got=error.strerror)
-
-
-def _info(found: os.stat_result) -> FileInfo:
-    return FileInfo(
-        size=found.st_size,
-        mode=stat.S_IMODE(found.st_mode),
-        user=account_name(found.st_uid),
-        modified=_moment(found.st_mtime_ns),
-        inode=found.st_ino,
-    )
-
-
-def account_name(uid: int) -> str:
-    """The name of an account, or its number if it has none; asks the machine's name service, and may wait for it."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _moment(nanoseconds: int) -> datetime:
-    """A file may carry any time that its file system can store; one outside the calendar becomes its nearest end."""
-    try:
-        return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
-    except OverflowError:
-        return _FIRST if nanoseconds < 0 else _LAST
 
 
 @dataclass(slots=True)

@@ -16,14 +16,16 @@ import os
 import pwd
 import select
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 
+from stanch.agent.host.holders import holders
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.host.procfs import PROC, Stat, pids, read_process, read_stat, read_threads
 from stanch.core.errors import ActionFailed, Unsupported
-from stanch.core.host import Process, ProcessId
+from stanch.core.files import FileId
+from stanch.core.host import Holder, Process, ProcessId
 
 MAX_DEPTH = 10_000
 INIT = 1
@@ -126,6 +128,11 @@ class LinuxProcesses:
         for start in range(0, len(ones), _BATCH):
             left += await _wait(ones[start : start + _BATCH], deadline)
         return tuple(left)
+
+    async def holders(self, files: Collection[FileId]) -> Sequence[Holder]:
+        """Who runs, maps or has open any of these files."""
+        self._check()
+        return await asyncio.to_thread(holders, tuple(files))
 
     def _check(self) -> None:
         """The right namespace, and a /proc that shows it: a chroot or container may see the one of its host."""

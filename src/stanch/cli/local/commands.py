@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from stanch.cli.command import Group, json_option
+from stanch.cli.local.quarantine import quarantine
 from stanch.cli.local.socket import ask
 from stanch.cli.places import CODE_SOCKET, socket_option, state_option
 from stanch.cli.programs import completed
@@ -38,6 +39,9 @@ def status(*, socket: Path, as_json: bool) -> None:
     if found is None:
         raise Unavailable("No agent runs here", got=f"nobody at {socket}", hint="Start it: stanch agent run")
     _tell(found, as_json=as_json)
+
+
+local.add_command(quarantine)
 
 
 @local.group(examples=("local isolation status", "local isolation off"))

@@ -10,15 +10,18 @@ from pydantic import ValidationError
 
 from stanch.core.errors import Denied, ErrorBody, StanchError, Unavailable
 
-MAX_ANSWER: Final = 1_048_576
+MAX_ANSWER: Final = 8 * 1_048_576
 SECONDS: Final = 90.0
 """An isolation that waits for its confirmation, a minute at most, ends before it is lifted."""
 
 
-def ask(path: Path, do: str, **said: str) -> dict[str, Any] | None:
-    """The value of the answer; None if no agent listens. Denied without the right, or the agent's own error."""
+def ask(path: Path, do: str, *, patience: float | None = SECONDS, **said: Any) -> dict[str, Any] | None:
+    """The value of the answer; None if no agent listens. Denied without the right, or the agent's own error.
+
+    `patience` is in seconds; None waits as long as it takes.
+    """
     try:
-        answer = _exchange(path, json.dumps({"do": do, **said}).encode() + b"\n")
+        answer = _exchange(path, json.dumps({"do": do, **said}).encode() + b"\n", patience)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except PermissionError:
@@ -28,9 +31,9 @@ def ask(path: Path, do: str, **said: str) -> dict[str, Any] | None:
     return _value(answer)
 
 
-def _exchange(path: Path, line: bytes) -> bytes:
+def _exchange(path: Path, line: bytes, patience: float | None) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(SECONDS)
+        connection.settimeout(patience)
         connection.connect(os.fspath(path))
         connection.sendall(line)
         answer = bytearray()

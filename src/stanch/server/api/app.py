@@ -2,7 +2,18 @@
 
 from fastapi import APIRouter, FastAPI
 
-from stanch.server.api import accounts, addresses, audit, detections, endpoints, evidence, groups, orders, tokens
+from stanch.server.api import (
+    accounts,
+    addresses,
+    audit,
+    detections,
+    endpoints,
+    evidence,
+    groups,
+    orders,
+    tokens,
+    uploads,
+)
 from stanch.server.api.actions import action_routes
 from stanch.server.api.boundary import BoundedBodies, SafeHeaders, answer_errors
 from stanch.server.services import Services
@@ -28,10 +39,11 @@ def create_api(services: Services) -> FastAPI:
     v1.include_router(addresses.router)
     v1.include_router(groups.router)
     v1.include_router(evidence.router)
+    v1.include_router(uploads.router)
     v1.include_router(audit.router)
     v1.include_router(detections.router)
     app.include_router(v1)
     answer_errors(app)
-    app.add_middleware(BoundedBodies)
+    app.add_middleware(BoundedBodies, streamed=frozenset({("POST", f"{PREFIX}/uploads")}))
     app.add_middleware(SafeHeaders)
     return app

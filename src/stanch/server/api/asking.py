@@ -62,6 +62,9 @@ Reader = Annotated[Principal, Depends(_holding(Permission.READ))]
 Examiner = Annotated[Principal, Depends(_holding(Permission.EVIDENCE))]
 """Somebody who may download evidence."""
 
+Uploader = Annotated[Principal, Depends(_holding(Permission.UPLOAD))]
+"""Somebody who may bring files to the server."""
+
 Administrator = Annotated[Principal, Depends(_holding(Permission.ADMINISTER))]
 """Somebody who may read the audit."""
 

@@ -1,7 +1,7 @@
 """The edge of the REST API: bodies are bounded, answers carry safe headers, and every error says what to do."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -99,14 +99,18 @@ def _shown(where: str, wrong: Mapping[str, Any]) -> str:
 
 
 class BoundedBodies:
-    """Read each body whole before anything else sees it; refuse one that is too large or comes too slowly."""
+    """Read each body whole before anything else sees it; refuse one that is too large or comes too slowly.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Bodies of the `streamed` requests (method and path) are left to their handlers, who bound them themselves.
+    """
+
+    def __init__(self, app: ASGIApp, *, streamed: Collection[tuple[str, str]] = ()) -> None:
         self._app = app
+        self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request whose body is in memory."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or (scope.get("method"), scope.get("path")) in self._streamed:
             await self._app(scope, receive, send)
             return
         try:

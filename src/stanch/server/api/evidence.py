@@ -1,20 +1,24 @@
-"""Evidence on its way out: find it, look at it, download it."""
+"""Evidence on its way out: find it, look into it, download it, verify it, delete it."""
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from stanch.core.errors import Conflict
 from stanch.core.model import LooseModel
-from stanch.core.policy import Principal
-from stanch.core.rest import EvidenceView
-from stanch.core.types import Id
+from stanch.core.policy import Permission, Principal
+from stanch.core.rest_evidence import MOST, EvidenceVerdict, EvidenceView, Preview, PreviewKind
+from stanch.core.types import Id, Instant, Name
 from stanch.server import audit
-from stanch.server.api.asking import After, Examiner, House, Limit, Reader, address_of
+from stanch.server.api.asking import After, Caller, Examiner, House, Limit, Reader, address_of
 from stanch.server.api.ranges import NotSatisfiable, Range, attachment, parse_range
+from stanch.server.evidence_keeping import MAX_REASON
+from stanch.server.previews import readable
 from stanch.server.services import Services
+
+MAX_LENGTH = max(MOST.values())
 
 router = APIRouter(tags=["evidence"])
 
@@ -35,12 +39,25 @@ async def list_evidence(
     *,
     order: Id | None = None,
     task: Id | None = None,
+    endpoint: Name | None = None,
+    since: Instant | None = None,
+    deleted: bool = False,
     after: After = None,
     limit: Limit = 50,
 ) -> EvidencePage:
-    """Evidence, newest first; of an order or a task, if one is named."""
+    """Evidence, newest first; of an order, a task or an endpoint (id or host name), if one is named.
+
+    With `deleted`, what is left of deleted evidence instead: who deleted it, when and why, and its hash.
+    """
     items, following = await services.evidence.list(
-        order=order, task=task, after=after, limit=limit, labels=caller.labels
+        order=order,
+        task=task,
+        endpoint=endpoint,
+        since=since,
+        deleted=deleted,
+        after=after,
+        limit=limit,
+        labels=caller.labels,
     )
     return EvidencePage(items=items, next=following)
 
@@ -55,15 +72,14 @@ async def show_evidence(evidence: Id, caller: Reader, services: House) -> Eviden
 async def download(request: Request, evidence: Id, caller: Examiner, services: House) -> Response:
     """The bytes, or one range of them. Every download stands in the audit."""
     view = await services.evidence.show(caller, evidence)
-    if not view.complete:
-        raise Conflict("The evidence is not complete yet", got=f"{view.received} of {view.size} bytes")
+    readable(view)
     headers = _headers(view)
     try:
         part = _asked_range(request, view)
     except NotSatisfiable:
         unsatisfiable = {**headers, "Content-Range": f"bytes */{view.size}"}
         return Response(status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=unsatisfiable)
-    await _record(services, caller, view, address_of(request))
+    await _record(services, caller, view, "download", address_of(request))
     whole = part or Range(0, view.size)
     headers["Content-Length"] = str(whole.length)
     if part is not None:
@@ -74,6 +90,44 @@ async def download(request: Request, evidence: Id, caller: Examiner, services: H
         media_type="application/octet-stream",
         headers=headers,
     )
+
+
+@router.get("/evidence/{evidence}/preview")
+async def preview(
+    request: Request,
+    evidence: Id,
+    caller: Examiner,
+    services: House,
+    *,
+    kind: Annotated[PreviewKind, Query(alias="as", description="How to show it.")] = PreviewKind.AUTO,
+    offset: Annotated[int, Query(ge=0, le=2**50, description="Where to begin, in bytes.")] = 0,
+    length: Annotated[int | None, Query(ge=1, le=MAX_LENGTH, description="Bytes to look at.")] = None,
+) -> Preview:
+    """What it looks like inside, rendered by a process that can do nothing else. It stands in the audit."""
+    view = await services.evidence.show(caller, evidence)
+    readable(view)
+    about = {"as": kind, "offset": offset, "length": length}
+    await _record(services, caller, view, "preview", address_of(request), **about)
+    return await services.previews.show(view, kind, offset=offset, length=length)
+
+
+@router.post("/evidence/{evidence}/verify")
+async def verify(request: Request, evidence: Id, caller: Examiner, services: House) -> EvidenceVerdict:
+    """Read all of it on the server, and say whether it is still what the endpoint sent. It stands in the audit."""
+    return await services.keeping.verify(caller, evidence, address=address_of(request))
+
+
+@router.delete("/evidence/{evidence}")
+async def delete(
+    request: Request,
+    evidence: Id,
+    caller: Caller,
+    services: House,
+    reason: Annotated[str, Query(min_length=1, max_length=MAX_REASON, description="Why; it stands in the audit.")],
+) -> EvidenceView:
+    """Remove its bytes for good. What is left says who did, when and why, and what its hash was."""
+    caller.require(Permission.DELETE_EVIDENCE)
+    return await services.keeping.delete(caller, evidence, reason=reason, address=address_of(request))
 
 
 def _headers(view: EvidenceView) -> dict[str, str]:
@@ -92,8 +146,10 @@ def _asked_range(request: Request, view: EvidenceView) -> Range | None:
     return parse_range(request.headers.get("range"), view.size)
 
 
-async def _record(services: Services, caller: Principal, view: EvidenceView, address: str) -> None:
+async def _record(
+    services: Services, caller: Principal, view: EvidenceView, what: str, address: str, **more: object
+) -> None:
     """Who took what, before they have it."""
-    detail = {"endpoint": view.endpoint, "size": view.size, "address": address, "origin": caller.origin}
-    entry = audit.Entry(at=services.now(), who=caller.name, what="download", subject=view.id, detail=detail)
+    detail = {"endpoint": view.endpoint, "size": view.size, "address": address, "origin": caller.origin, **more}
+    entry = audit.Entry(at=services.now(), who=caller.name, what=what, subject=view.id, detail=detail)
     await services.database.write(lambda connection: audit.append(connection, entry))

@@ -1,4 +1,4 @@
-"""Evidence on its way in: begin, parts, finish; each only for the endpoint whose task it is."""
+"""Evidence on its way in: begin, parts, holes, finish; each only for the endpoint whose task it is."""
 
 import asyncio
 import re
@@ -7,7 +7,18 @@ from http import HTTPStatus
 from aiohttp import web
 
 from stanch.core.errors import Invalid, TooLarge, Unavailable
-from stanch.core.frames import EVIDENCE_PATH, PART_BYTES, PART_HASH_HEADER, EvidenceFinish, EvidenceStart
+from stanch.core.frames import (
+    ENCODING_HEADER,
+    EVIDENCE_PATH,
+    PART_BYTES,
+    PART_HASH_HEADER,
+    PLAIN_HASH_HEADER,
+    Encoding,
+    EvidenceFinish,
+    EvidenceHoles,
+    EvidenceStart,
+    sealed_bound,
+)
 from stanch.server.evidence import Evidence
 from stanch.server.fleet import Fleet
 from stanch.server.gateway.answers import answer, read_body
@@ -21,7 +32,7 @@ _ID = r"{id:[0-9A-Za-z_-]{1,64}}"
 
 
 class EvidenceParts:
-    """The three requests that bring evidence in."""
+    """The four requests that bring evidence in."""
 
     def __init__(self, *, evidence: Evidence, fleet: Fleet) -> None:
         self._evidence = evidence
@@ -32,6 +43,7 @@ class EvidenceParts:
         return [
             web.post(EVIDENCE_PATH, self.start),
             web.put(f"{EVIDENCE_PATH}/{_ID}/parts/{{n:[0-9]{{1,7}}}}", self.part),
+            web.post(f"{EVIDENCE_PATH}/{_ID}/holes", self.holes),
             web.post(f"{EVIDENCE_PATH}/{_ID}/finish", self.finish),
         ]
 
@@ -44,7 +56,10 @@ class EvidenceParts:
     async def part(self, request: web.Request) -> web.Response:
         """One part, streamed to the disk."""
         identity = await identify(request, self._fleet)
-        sha256 = _part_hash(request)
+        encoding = _encoding(request)
+        _refuse_large(request, PART_BYTES if encoding is Encoding.PLAIN else sealed_bound(PART_BYTES))
+        sha256 = _hash(request, PART_HASH_HEADER)
+        plain_sha256 = sha256 if encoding is Encoding.PLAIN else _hash(request, PLAIN_HASH_HEADER)
         try:
             async with asyncio.timeout(PART_SECONDS):
                 part = await self._evidence.put_part(
@@ -52,25 +67,44 @@ class EvidenceParts:
                     request.match_info["id"],
                     int(request.match_info["n"]),
                     sha256=sha256,
+                    plain_sha256=plain_sha256,
+                    encoding=encoding,
                     chunks=request.content.iter_any(),
                 )
         except TimeoutError:
             raise Unavailable("The part came too slowly", expected=f"within {PART_SECONDS} seconds") from None
         return answer(part)
 
+    async def holes(self, request: web.Request) -> web.Response:
+        """Parts that are nothing but zeros."""
+        identity = await identify(request, self._fleet)
+        told = await read_body(request, EvidenceHoles)
+        return answer(await self._evidence.put_holes(identity.endpoint, request.match_info["id"], told))
+
     async def finish(self, request: web.Request) -> web.Response:
-        """Verify the whole."""
+        """Close it."""
         identity = await identify(request, self._fleet)
         whole = await read_body(request, EvidenceFinish)
         return answer(await self._evidence.finish(identity.endpoint, request.match_info["id"], whole))
 
 
-def _part_hash(request: web.Request) -> str:
-    """The announced hash, after a look at the announced size."""
+def _encoding(request: web.Request) -> Encoding:
+    try:
+        return Encoding(request.headers.get(ENCODING_HEADER, Encoding.PLAIN))
+    except ValueError as error:
+        expected = ", ".join(Encoding)
+        raise Invalid(f"The header {ENCODING_HEADER} is wrong", got=error, expected=expected) from None
+
+
+def _refuse_large(request: web.Request, most: int) -> None:
+    """By the announced size, before anything is read."""
     size = request.content_length
-    if size is not None and size > PART_BYTES:
-        raise TooLarge("The part is too large", got=size, expected=f"at most {PART_BYTES} bytes")
-    sha256 = request.headers.get(PART_HASH_HEADER, "").lower()
+    if size is not None and size > most:
+        raise TooLarge("The part is too large", got=size, expected=f"at most {most} bytes")
+
+
+def _hash(request: web.Request, header: str) -> str:
+    sha256 = request.headers.get(header, "").lower()
     if not _SHA256.fullmatch(sha256):
-        raise Invalid(f"The header {PART_HASH_HEADER} is missing or wrong", expected="64 hexadecimal digits")
+        raise Invalid(f"The header {header} is missing or wrong", expected="64 hexadecimal digits")
     return sha256

@@ -176,8 +176,16 @@ evidence = Table(
     Column("complete", Boolean, nullable=False, default=False),
     Column("received", BigInteger, nullable=False, default=0),
     Column("created", Moment, nullable=False),
+    Column("verified", Moment),
+    Column("damage", Text),
+    Column("deleted", Moment),
+    Column("deleted_by", String(200)),
+    Column("deleted_why", Text),
+    Column("bytes_gone", Boolean, nullable=False, default=False, server_default=false()),
     UniqueConstraint("task", "name"),
 )
+"""`verified`: when all of it was last read and found whole, and `damage` what was wrong with it then. A row that is
+`deleted` stays as a tombstone; `bytes_gone`: its files are no more either, so that the sweep need not look again."""
 
 evidence_parts = Table(
     "evidence_parts",
@@ -186,7 +194,43 @@ evidence_parts = Table(
     Column("n", Integer, primary_key=True),
     Column("size", Integer, nullable=False),
     Column("sha256", _SHA256, nullable=False),
+    Column("encoding", String(20), nullable=False, default="plain", server_default="plain"),
+    Column("stored_size", Integer),
+    Column("stored_sha256", _SHA256),
 )
+"""`size` and `sha256` are of the part as it was on the endpoint, `stored_*` of its file here: null for plain parts,
+which came before there was an evidence key."""
+
+evidence_holes = Table(
+    "evidence_holes",
+    metadata,
+    Column("evidence", ForeignKey("evidence.id", ondelete="CASCADE"), primary_key=True),
+    Column("first", Integer, primary_key=True),
+    Column("count", Integer, nullable=False),
+)
+"""Runs of parts that are nothing but zeros, and have no files."""
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", _SHA256, nullable=False),
+    Column("created_by", String(200), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("used", Moment, nullable=False, index=True),
+    UniqueConstraint("created_by", "name", "sha256"),
+)
+"""`used`: when an order named it last, or when it came."""
+
+upload_uses = Table(
+    "upload_uses",
+    metadata,
+    Column("upload", ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True),
+    Column("order_id", ForeignKey("orders.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
+"""Which orders name an upload."""
 
 notices = Table(
     "notices",

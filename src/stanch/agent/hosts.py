@@ -1,0 +1,96 @@
+"""Puts a task's `Host` together: the machine, and what belongs to the task alone."""
+
+import os
+from dataclasses import dataclass
+
+import structlog
+from pydantic import ValidationError
+
+from stanch.agent.gateway import Gateway
+from stanch.agent.host.critical import Critical
+from stanch.agent.host.files import LinuxFiles
+from stanch.agent.host.vault import LinuxVault
+from stanch.agent.journal import Journal
+from stanch.agent.local_policy import LocalPolicy
+from stanch.agent.path_rules import PathRules
+from stanch.agent.supervisor import BEAT_VARIABLE
+from stanch.agent.tasks import TaskContext
+from stanch.agent.transfer import EvidenceSender
+from stanch.agent.uploads import GatewayUploads
+from stanch.core.envelope import Kind
+from stanch.core.host import Host, Processes, Server, Users
+from stanch.core.network import Firewall, Names
+from stanch.core.settings import GroupSettings, VaultSettings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostMaker:
+    """The machine, as the agent holds it."""
+
+    journal: Journal
+    policy: LocalPolicy
+    firewall: Firewall
+    names: Names
+    users: Users
+    processes: Processes
+    critical: Critical
+    vault: LinuxVault
+    gateway: Gateway
+    server: Server
+
+    def __call__(self, context: TaskContext) -> Host:
+        """The host in the hands of one task. The owner's limits bind those of the server, not root's own."""
+        rules = PathRules() if context.own else self.policy.path_rules()
+        order = context.order
+        return Host(
+            task=context.task,
+            order=context.task if context.own else order.order,
+            origin=order.origin,
+            settings=group_settings(self.journal),
+            firewall=self.firewall,
+            names=self.names,
+            users=self.users,
+            processes=self.processes,
+            files=LinuxFiles(critical=self.critical, forbidden=rules.check, writable=rules.check_write),
+            vault=self.vault.of(context, rules),
+            evidence=EvidenceSender(
+                task=context.task,
+                gateway=self.gateway,
+                progress=context.progress,
+                recipient=lambda: evidence_key(self.journal),
+            ),
+            uploads=GatewayUploads(task=context.task, gateway=self.gateway),
+            journal=context.journal,
+            effects=context.effects,
+            server=self.server,
+            progress=context.progress,
+        )
+
+
+def group_settings(journal: Journal) -> GroupSettings:
+    """The policy of this endpoint's groups, as the server signed it last; nothing is set before that."""
+    body = journal.get(Kind.POLICY) or {}
+    try:
+        return GroupSettings.model_validate(body.get("settings", {}))
+    except ValidationError as error:
+        log.warning("the policy is not understood, and not followed", error=str(error)[:500])
+        return GroupSettings()
+
+
+def vault_settings(journal: Journal) -> VaultSettings:
+    """What that policy says of the vault."""
+    return group_settings(journal).vault or VaultSettings()
+
+
+def evidence_key(journal: Journal) -> str:
+    """The age recipient to which the server wants evidence encrypted, as it signed it last; empty if it never did."""
+    body = journal.get(Kind.ADDRESSES) or {}
+    key = body.get("evidence_key")
+    return key if isinstance(key, str) else ""
+
+
+def supervisor_pid() -> int | None:
+    """Our supervisor, if we have one: all its children are Stanch's own."""
+    return os.getppid() if BEAT_VARIABLE in os.environ else None
