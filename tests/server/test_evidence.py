@@ -523,3 +523,32 @@ async def test_a_sparse_file_needs_room_for_its_data_only(evidence: Evidence, ta
     assert progress.encodings == ("age", "zstd+age")
     with pytest.raises(Unavailable, match="no room"):
         await evidence.start(ME, beginning(task, size=2**42, data=2**42))
+
+
+async def test_a_crash_leaves_no_part_behind(evidence: Evidence, task: str, tmp_path: Path) -> None:
+    """A part file that was never recorded is removed at the next start: the part comes again under another name."""
+    number = await send(evidence, task, 0)
+    folder = tmp_path / "evidence" / number
+    kept = names_in(folder)
+    (folder / f"0000001-{'a' * 64}").write_bytes(b"sealed")
+    stranger = tmp_path / "evidence" / "evd_of_a_newer_database"
+    stranger.mkdir()
+    (stranger / f"0000000-{'a' * 64}").touch()
+    assert await evidence.recover() == 1
+    assert names_in(folder) == kept
+    assert len(names_in(stranger)) == 1
+
+
+async def test_a_part_that_cannot_be_recorded_leaves_no_file(
+    evidence: Evidence, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a disk that is full would be filled further with each attempt."""
+    number = await send(evidence, task)
+
+    def full(*_: object) -> bool:
+        raise OSError("database or disk is full")
+
+    monkeypatch.setattr("stanch.server.evidence.record_part", full)
+    with pytest.raises(OSError, match="full"):
+        await evidence.put_part(ME, number, 0, sha256=digest(piece(0)), chunks=chunks(piece(0)))
+    assert names_in(tmp_path / "evidence" / number) == []

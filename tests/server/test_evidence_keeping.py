@@ -13,6 +13,7 @@ from stanch.core.errors import Conflict, Denied, Invalid, NotFound, TooManyReque
 from stanch.core.frames import EvidenceFinish, EvidenceStart, Report
 from stanch.core.policy import Role
 from stanch.core.rest import OrderCommon
+from stanch.core.rest_evidence import EvidenceVerdict, EvidenceView
 from stanch.core.task import State
 from stanch.server import evidence_keeping as module
 from stanch.server.evidence import Evidence
@@ -164,6 +165,23 @@ async def test_few_are_verified_at_once(
     monkeypatch.setattr(module, "MAX_VERIFYING", 0)
     with pytest.raises(TooManyRequests):
         await keeping.verify(principal(), number, address="")
+
+
+async def test_what_is_deleted_while_it_is_verified_is_not_called_damaged(
+    keeping: EvidenceKeeping, evidence: Evidence, task: str, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gone, and its tombstone says nothing else."""
+    number, judge = await taken(evidence, task), keeping._judge
+
+    async def too_late(view: EvidenceView) -> EvidenceVerdict:
+        await keeping.delete(principal(), number, reason="test", address="")
+        return await judge(view)
+
+    monkeypatch.setattr(keeping, "_judge", too_late)
+    with pytest.raises(NotFound, match="deleted"):
+        await keeping.verify(principal(), number, address="")
+    assert (await evidence.get(number)).damage is None
+    assert await entries(parts, "verify") == []
 
 
 # --- deleted ---------------------------------------------------------------------------------------------------------

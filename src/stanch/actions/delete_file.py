@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stanch.actions.quarantine import Restore
 from stanch.core.action import AfterCrash, Check, Concurrency, Pair, Plan, Result, Risk, Step, Undo, action
-from stanch.core.errors import StanchError, TooLarge, Unsupported
+from stanch.core.errors import StanchError, TargetGone, TooLarge, Unsupported
 from stanch.core.files import FileId, Found, Kind, Search, Shredded, Skipped
 from stanch.core.host import Host
 from stanch.core.model import LooseModel, Model
@@ -307,17 +307,20 @@ class _Work:
             raise none_done(self.failed)
 
     async def _shred(self, target: Target, file: FileId) -> None:
-        earlier = self.host.journal.recorded() is not None
         try:
-            if earlier and await self.host.files.look(target.path) is None:
-                done = Shredded(overwritten=target.size, caveats=(_CUT_SHORT,))
-            else:
-                done = await self.host.files.shred(target.path, file)
+            done = await self.host.files.shred(target.path, file)
         except StanchError as error:
-            self.failed.append((target, error))
-            return
+            if not await self._was_shredded(target, error):
+                self.failed.append((target, error))
+                return
+            done = Shredded(overwritten=target.size, caveats=(_CUT_SHORT,))
         self.caveats |= dict.fromkeys([*done.caveats, *([_OTHER_NAMES] if target.links > 1 else [])])
         self.rows.append(DeletedFile(path=target.path, kind=target.kind, size=target.size, id=None))
+
+    async def _was_shredded(self, target: Target, error: StanchError) -> bool:
+        """Had an earlier run come to its end with it before the agent was killed?"""
+        earlier = self.host.journal.recorded() is not None
+        return earlier and isinstance(error, TargetGone) and await self.host.files.look(target.path) is None
 
     async def _take(self, targets: Sequence[Target]) -> None:
         lasts = (self.host.settings.vault or VaultSettings()).keep_deleted

@@ -44,7 +44,7 @@ class KeyFileCustody:
     def in_folder(cls, folder: Path) -> "KeyFileCustody":
         """Read the key, or make it at the first start; Unavailable if what is there cannot be used.
 
-        A lost key is not noticed here: a new one is made, and older evidence cannot be opened with it.
+        That a key is lost is not noticed here but in `evidence_key`: this would make a new one.
         """
         from pyrage import IdentityError, x25519
 

@@ -6,9 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from sqlalchemy import Engine, select
+
 from stanch.core.errors import Conflict, Unavailable
+from stanch.server.evidence_key import refuse_lost_key
 from stanch.server.store.database import Database, open_engine
 from stanch.server.store.migrate import upgrade
+from stanch.server.store.tables import endpoints
 
 OWNER_ONLY = 0o077
 
@@ -42,11 +46,28 @@ def _lock(lock: int, folder: Path) -> None:
 
 
 def open_database(folder: Path) -> Database:
-    """The database, with the newest form of its tables."""
+    """The database, with the newest form of its tables; Unavailable if keys that belong to it are missing."""
     path = folder / "stanch.db"
     engine = open_engine(f"sqlite:///{path}", pool_size=1)
     try:
         upgrade(engine)
+        _refuse_lost_ca(engine, folder)
+        refuse_lost_key(engine, folder)
     finally:
         engine.dispose()
     return Database.in_file(path)
+
+
+def _refuse_lost_ca(engine: Engine, folder: Path) -> None:
+    """With a new CA, every endpoint in the database would be locked out: never make one beside them."""
+    path = folder / "ca.pem"
+    with engine.connect() as connection:
+        if path.exists() or connection.execute(select(endpoints.c.id).limit(1)).first() is None:
+            return
+    raise Unavailable(
+        f"{path} is missing, and the database has endpoints that trust it",
+        got="no file",
+        expected="ca.pem, ca.key, signing.jwk, release.key and evidence.key, as they were",
+        hint="Bring the keys back from a backup of the data folder. Without one, begin with an empty folder (--data), "
+        "and enrol every endpoint again.",
+    )

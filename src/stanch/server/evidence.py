@@ -14,6 +14,7 @@ import hashlib
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from stanch.core.task import State
 from stanch.core.types import EvidenceRef
 from stanch.server.clock import Clock
 from stanch.server.custody import Custody
-from stanch.server.evidence_files import Incoming, fresh_folder, pieces, receive, size_of_part, stream
+from stanch.server.evidence_files import Incoming, fresh_folder, pieces, receive, remove_all_but, size_of_part, stream
 from stanch.server.evidence_parts import (
     forget_parts,
     kept_already,
@@ -68,6 +69,11 @@ class Evidence:
         self._database = database
         self._custody = custody
         self._now = now
+
+    @property
+    def recipient(self) -> str:
+        """The public key that evidence is encrypted to."""
+        return self._custody.recipient
 
     # --- from endpoints ----------------------------------------------------------------------------------------------
 
@@ -113,7 +119,8 @@ class Evidence:
         kept = await receive(folder, incoming, chunks, recipient=self._custody.recipient)
         try:
             recorded = await self._database.write(lambda connection: record_part(connection, evidence_id, kept))
-        except Conflict:
+        except Exception:
+            # Not when it is only cancelled: then it may be recorded all the same, and else the next start knows.
             (folder / kept.file).unlink(missing_ok=True)
             raise
         if not recorded:
@@ -186,6 +193,18 @@ class Evidence:
         parts = await self._database.read(lambda connection: kept_parts(connection, view.id))
         by_number = {part.info.n: part for part in parts}
         return stream(self._folder / view.id, pieces(by_number, start, length), self._custody)
+
+    async def recover(self) -> int:
+        """At start: remove part files that a crash left unrecorded; how many. They are sealed anew, so never met again.
+
+        What is recorded nowhere at all is left alone: perhaps the database is an old one, from a backup.
+        """
+        arriving = select(evidence.c.id).where(evidence.c.complete.is_(False), evidence.c.deleted.is_(None))
+        removed = 0
+        for number in await self._database.read(lambda connection: list(connection.execute(arriving).scalars())):
+            known = await self._database.read(partial(kept_parts, evidence_id=number))
+            removed += await asyncio.to_thread(remove_all_but, self._folder / number, {part.file for part in known})
+        return removed
 
     def _refuse_full_disk(self, missing: int) -> None:
         free = shutil.disk_usage(self._folder).free

@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,6 +222,16 @@ def remove_unfinished(folder: Path) -> int:
     for path in found:
         with suppress(FileNotFoundError):
             path.unlink()
+    return len(found)
+
+
+def remove_all_but(folder: Path, kept: Collection[str]) -> int:
+    """Remove the files that have none of these names; how many."""
+    if not folder.is_dir():
+        return 0
+    found = [path for path in folder.iterdir() if path.name not in kept]
+    for path in found:
+        path.unlink(missing_ok=True)
     return len(found)
 
 

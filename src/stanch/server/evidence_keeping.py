@@ -61,7 +61,7 @@ class EvidenceKeeping:
     async def verify(self, principal: Principal, evidence_id: str, *, address: str) -> EvidenceVerdict:
         """Read all of it and compare; the verdict is kept with it, and stands in the audit.
 
-        Raises NotFound, Denied, Conflict while it is incomplete, TooManyRequests.
+        Raises NotFound (also if it is deleted meanwhile), Denied, Conflict while it is incomplete, TooManyRequests.
         """
         view = await self._evidence.show(principal, evidence_id)
         readable(view)
@@ -72,6 +72,7 @@ class EvidenceKeeping:
             verdict = await self._judge(view)
         finally:
             self._verifying -= 1
+        readable(await self._evidence.get(evidence_id))  # what is deleted meanwhile is not damaged
         entry = self._entry(principal, "verify", view, address=address, intact=verdict.intact)
         await self._database.write(lambda connection: _note_verdict(connection, verdict, entry))
         return verdict
@@ -185,7 +186,8 @@ def _remove_folder(path: Path) -> None:
 
 def _note_verdict(connection: Connection, verdict: EvidenceVerdict, entry: audit.Entry) -> None:
     values = {"verified": verdict.at, "damage": None} if verdict.intact else {"damage": verdict.problem}
-    connection.execute(update(evidence).where(evidence.c.id == verdict.evidence).values(**values))
+    mine = (evidence.c.id == verdict.evidence, evidence.c.deleted.is_(None))
+    connection.execute(update(evidence).where(*mine).values(**values))
     audit.append(connection, entry)
 
 

@@ -28,6 +28,7 @@ from stanch.server.authority import Authority, ServerTls
 from stanch.server.clock import Clock, utc_now
 from stanch.server.data import held, open_database
 from stanch.server.evidence_files import remove_unfinished
+from stanch.server.evidence_key import note_key
 from stanch.server.gateway.app import create_gateway
 from stanch.server.gateway.links import HEARTBEAT_SECONDS, AgentLinks
 from stanch.server.listening import ApiServer, bind, port_of, serving_api, serving_gateway
@@ -87,8 +88,10 @@ async def running(
         closing(bind(settings.gateway)) as gateway_socket,
         _opened(settings, now, port_of(gateway_socket)) as services,
     ):
+        await _note_evidence_key(services, say)
         await services.addresses.refresh()
         await asyncio.to_thread(remove_unfinished, settings.data / "evidence")
+        await services.evidence.recover()
         await services.uploads.recover()
         server = Running(
             services=services,
@@ -125,14 +128,27 @@ async def running(
 @contextmanager
 def _opened(settings: Settings, now: Clock, port: int) -> Iterator[Services]:
     """The services over the keys and the database, which is closed in the end."""
-    authority = Authority.open(settings.data, clock=now)
-    with open_database(settings.data) as database:
+    with open_database(
+        settings.data
+    ) as database:  # first: it knows whether keys are missing that must not be made anew
+        authority = Authority.open(settings.data, clock=now)
         services = wire(settings, database=database, authority=authority, port=port, now=now)
         try:
             yield services
         finally:
             services.accounts.close()
             services.codes.close()
+
+
+async def _note_evidence_key(services: Services, say: Say) -> None:
+    """Say it where everybody sees it if evidence cannot be read any more."""
+    before = await note_key(services.database, services.evidence.recipient, services.now)
+    if before is not None:
+        say(
+            "WARNING: evidence.key is another key than at the last start. Evidence that was encrypted to the one before"
+        )
+        say(f"  ({before})")
+        say("  cannot be read. If that was not meant, stop this server and bring the old file back from a backup.")
 
 
 # --- the first start -------------------------------------------------------------------------------------------------

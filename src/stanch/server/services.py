@@ -1,6 +1,6 @@
 """The services that the two ports are handed: what `api/` and `gateway/` may ask for, and nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stanch.core.action import Registry
@@ -11,6 +11,7 @@ from stanch.server.authority import Authority
 from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
 from stanch.server.dispatch import Dispatcher
+from stanch.server.downloads import Downloads
 from stanch.server.evidence import Evidence
 from stanch.server.evidence_keeping import EvidenceKeeping
 from stanch.server.fleet import Fleet
@@ -68,6 +69,7 @@ class Services:
     evidence: Evidence
     keeping: EvidenceKeeping
     previews: Previews
+    downloads: Downloads = field(default_factory=Downloads)
     uploads: Uploads
     dispatcher: Dispatcher
     codes: CodeBook

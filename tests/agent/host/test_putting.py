@@ -62,6 +62,11 @@ def _small_pieces(monkeypatch):
     monkeypatch.setattr(putting, "PIECE", PIECE)
 
 
+def open_descriptors():
+    """How many this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 @pytest.fixture
 def memory():
     """A folder on a file system in memory."""
@@ -236,7 +241,7 @@ async def test_numbers_that_nobody_can_have_are_invalid(tmp_path, number):
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize("place", ["/proc/new", "/proc/self/new", "/sys/kernel/new"])
+@pytest.mark.parametrize("place", ["/proc/new", "/proc/self/new", "/sys/kernel/new", "/sys/fs/cgroup/new"])
 async def test_file_systems_that_the_kernel_makes_up_take_nothing(place):
     """A file there would be an act, not a file."""
     with pytest.raises(Unsupported):
@@ -476,10 +481,10 @@ async def test_cancelled_in_any_step_nothing_is_left(tmp_path, monkeypatch, duri
 async def test_no_descriptor_is_left_open(tmp_path):
     """After success, refusal and failure alike."""
     await putting_to(tmp_path / "warm")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     await putting_to(tmp_path / "a" / "new", make_folders=True)
     with pytest.raises(Conflict):
         await putting_to(tmp_path / "a" / "new")
     with pytest.raises(VerificationFailed):
         await putting_to(tmp_path / "b" / "new", sha256="0" * 64, make_folders=True)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before

@@ -19,6 +19,11 @@ CONTENT = b"secret! " * 40_000
 pytestmark = pytest.mark.root
 
 
+def open_descriptors():
+    """How many this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 @pytest.fixture
 def memory():
     """A folder on a file system in memory, which knows inode flags and holes."""

@@ -1,13 +1,15 @@
 """Downloading evidence."""
 
+import asyncio
 import hashlib
 
 import pytest
 from sqlalchemy import select, update
 
-from stanch.core.frames import EVIDENCE_PATH, PART_HASH_HEADER
+from stanch.core.frames import EVIDENCE_PATH, PART_BYTES, PART_HASH_HEADER
 from stanch.core.policy import Role
 from stanch.server.store.tables import accounts, audit
+from tests.fakes.waiting import eventually
 from tests.server.live import PASSWORD, Live, Person
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -218,3 +220,35 @@ async def test_labels_limit_whose_evidence_is_looked_into_verified_and_deleted(l
         assert (answer.status, answer.code) == (403, "denied")
     for what in ("preview", "verify", "evidence-deleted"):
         assert await in_audit(live, what, number) == []
+
+
+async def test_downloads_have_their_places(live: Live, admin: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ends gives its place back; without a place nothing is sent, and nothing stands in the audit."""
+    path = f"/evidence/{await taken(live, 'places-01')}/content"
+    monkeypatch.setattr("stanch.server.downloads.OF_ONE", 1)
+    for _ in range(3):
+        assert (await admin.ask("GET", path)).body == DATA
+    with live.services.downloads.place("admin"):
+        refused = await admin.ask("GET", path)
+        assert (refused.status, refused.code) == (503, "unavailable")
+        other = await as_role(live, Role.ANALYST)
+        assert (await other.ask("GET", path)).body == DATA
+    assert len(await in_audit(live, "download", path.split("/")[2])) == 4
+
+
+async def test_nobody_waits_so_nothing_is_verified(live: Live, admin: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Terabytes of holes that an endpoint tells of in one line hold no place for those who went away."""
+    monkeypatch.setattr("stanch.server.api.evidence.LOOK_SECONDS", 0.01)
+    agent, size = await live.enrol("holes-01"), 2**42
+    async with agent.linked() as wire:
+        order = (await admin.order("list_processes", endpoints=[agent.endpoint])).json
+        await wire.hear_order()
+        body = {"task": order["tasks"][0]["id"], "name": "x", "size": size, "data": 0}
+        path = f"{EVIDENCE_PATH}/{(await agent.ask('POST', EVIDENCE_PATH, json=body)).json['evidence']}"
+        runs = {"runs": [{"first": 0, "count": size // PART_BYTES}]}
+        assert (await agent.ask("POST", f"{path}/holes", json=runs)).status == 200
+        assert (await agent.ask("POST", f"{path}/finish", json={"sha256": "0" * 64, "size": size})).status == 200
+    asking = asyncio.create_task(admin.ask("POST", f"/evidence/{path.rsplit('/', 1)[-1]}/verify"))
+    await eventually(lambda: live.services.keeping._verifying == 1)
+    asking.cancel()
+    await eventually(lambda: live.services.keeping._verifying == 0)

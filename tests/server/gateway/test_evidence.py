@@ -162,3 +162,26 @@ async def test_holes_come_in(live: Live) -> None:
         assert (await agent.ask("POST", path, json={"runs": [{"first": 0}]})).status == 422
         assert (await agent.ask("POST", path, json=told)).json == told
     assert (await live.services.evidence.list())[0][0].received == 3 * PART_BYTES
+
+
+async def test_one_endpoint_may_not_hold_the_memory_of_all(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts beyond its share are refused while the others are on their way, and taken after."""
+    monkeypatch.setattr("stanch.server.gateway.evidence.PARTS_AT_ONCE", 1)
+    agent, begun, go_on = await live.enrol(), asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield DATA[:1]
+        begun.set()
+        await go_on.wait()
+        yield DATA[1:]
+
+    async with agent.linked() as wire:
+        path = f"{EVIDENCE_PATH}/{await begin(live, agent, wire)}/parts/0"
+        first = asyncio.create_task(agent.ask("PUT", path, data=slowly(), headers=hashed(DATA)))
+        await begun.wait()
+        while (second := await agent.ask("PUT", path, data=DATA, headers=hashed(DATA))).status == 200:
+            pass  # the first one has not reached the server yet
+        assert (second.status, second.code) == (503, "unavailable")
+        go_on.set()
+        assert (await first).status == 200
+        assert (await agent.ask("PUT", path, data=DATA, headers=hashed(DATA))).status == 200

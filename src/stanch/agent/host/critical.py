@@ -116,6 +116,8 @@ class Critical:
 
     def _find(self, *, services: bool) -> Iterator[tuple[File, str]]:
         """The later ones win: the most telling reason comes last."""
+        for place, why in _FILES.items():
+            yield from _each((place,), why)
         if services:
             yield from _each(self._service_programs(), "a running service is this program")
         yield from _each(_libraries(), "every program needs this library")

@@ -24,6 +24,7 @@ from stanch.agent.host.mounts import mount_of
 from stanch.agent.host.path_calls import open_folder, path_of
 from stanch.agent.host.pinned import aside_name, place, same_file
 from stanch.agent.host.searching import MADE_UP
+from stanch.agent.path_rules import is_below
 from stanch.core.errors import (
     ActionFailed,
     Conflict,
@@ -55,6 +56,9 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MOST_ID = 2**32 - 2
 """The number above it means `unchanged` to the kernel."""
+
+_KERNELS = (EndpointPath("/proc"), EndpointPath("/sys"))
+"""Control groups of version 1 hang in a tmpfs in between."""
 
 _ACL = "system.posix_acl_access"
 
@@ -345,7 +349,7 @@ def _real(folder: int, names: tuple[bytes, ...]) -> EndpointPath:
 def _refuse_shut(folder: int, path: EndpointPath) -> None:
     """Seen before anything is made: in a folder that is append-only, a temporary file could not be removed again."""
     mount = mount_of(folder)
-    if mount.kind in MADE_UP:
+    if mount.kind in MADE_UP or is_below(path, _KERNELS) is not None:
         raise Unsupported(
             f"No file can be put to {path}",
             got=f"the kernel makes up what is there ({mount.kind})",

@@ -14,7 +14,7 @@ from stanch.agent.host.inode_flags import APPEND_ONLY, IMMUTABLE, change_flags
 from stanch.agent.host.metadata import clear_flags, extents
 from stanch.agent.host.pinned import Aside, Pinned, aside_name, pin
 from stanch.agent.host.traces import caveats_of
-from stanch.core.errors import ActionFailed, StanchError, TargetGone, Unsupported
+from stanch.core.errors import ActionFailed, Protected, StanchError, TargetGone, Unsupported
 from stanch.core.files import Extent, FileId, Kind, Shredded
 from stanch.core.types import EndpointPath, Size
 
@@ -24,27 +24,40 @@ BLOCK = 1_048_576
 Check = Callable[[EndpointPath], None]
 """Raises if a real path must not be used."""
 
+Protection = Callable[[EndpointPath, os.stat_result], str | None]
+"""Why what has this real path and status must stay; None if it need not."""
 
-def shred(path: EndpointPath, expected: FileId, *, forbidden: Check) -> Shredded:
+
+def _unprotected(_path: EndpointPath, _status: os.stat_result) -> None:
+    """Nothing must stay."""
+
+
+def shred(
+    path: EndpointPath, expected: FileId, *, forbidden: Check, protected: Protection = _unprotected
+) -> Shredded:
     """Overwrite the data of this very file, remove this name, both on the disk when it returns; holes stay holes.
 
-    TargetGone if something else is there by now; what `forbidden` raises; Unsupported for what is no regular file, or
+    TargetGone if something else is there by now; what `forbidden` raises; Protected; Unsupported for what is no regular file, or
     cannot be removed; ActionFailed. Until its first byte is overwritten, nothing is changed; from then on it is lost.
     """
     with _explained(path):
         try:
             pinned = pin(path)
         except TargetGone:
-            finished = _finish_earlier(path, expected, forbidden)
+            finished = _finish_earlier(path, expected, forbidden, protected)
             if finished is None:
                 raise
             return finished
         with pinned:
-            return _destroy(pinned, expected, forbidden)
+            return _destroy(pinned, expected, forbidden, protected)
 
 
-def _destroy(pinned: Pinned, expected: FileId, forbidden: Check) -> Shredded:
+def _destroy(pinned: Pinned, expected: FileId, forbidden: Check, protected: Protection) -> Shredded:
     _refuse(pinned, expected, forbidden)
+    # Of what is held: a link that was swapped in, after the order was judged, leads nowhere.
+    why = protected(pinned.path, pinned.status)
+    if why is not None:
+        raise Protected(f"{pinned.path} must not be destroyed", got=why)
     caveats = caveats_of(pinned.descriptor)
     with _without_flags(pinned):
         overwritten = _overwrite(pinned)
@@ -132,7 +145,9 @@ def _token(one: FileId) -> str:
     return f"shred-{one.device:x}-{one.inode:x}"
 
 
-def _finish_earlier(path: EndpointPath, expected: FileId, forbidden: Check) -> Shredded | None:
+def _finish_earlier(
+    path: EndpointPath, expected: FileId, forbidden: Check, protected: Protection
+) -> Shredded | None:
     """Destroy what an earlier run moved aside before it was killed; None if there is nothing.
 
     Anybody can make a name of that kind, so that it is overwritten again.
@@ -145,7 +160,7 @@ def _finish_earlier(path: EndpointPath, expected: FileId, forbidden: Check) -> S
     with pinned:
         if _id(pinned.status) != expected:
             return None
-        return _destroy(pinned, expected, forbidden)
+        return _destroy(pinned, expected, forbidden, protected)
 
 
 # --- what went wrong -------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from stanch.agent.host.pinned import Pinned, same_file
 from stanch.agent.host.vault_parts import here, path_of, path_of_descriptor
-from stanch.core.errors import TargetGone
+from stanch.core.errors import TargetGone, Unsupported
 from stanch.core.types import EndpointPath
 
 _OF_PROCESS = re.compile(rb"/proc/(\d{1,10}|self)/exe")
@@ -37,6 +38,22 @@ def named_by_process(path: EndpointPath) -> EndpointPath:
     except OSError as error:
         raise TargetGone(f"There is no program at {path}", got=error.strerror) from error
     return path if target.raw.endswith(_DELETED) else target
+
+
+def refuse_another_view(path: EndpointPath, pinned: Pinned) -> None:
+    """Unsupported if a process runs not this file, but one of the same name in its own view, such as a container."""
+    if not _OF_PROCESS.fullmatch(path.raw):
+        return
+    try:
+        runs = here(path).stat()
+    except OSError as error:
+        raise TargetGone(f"There is no program at {path}", got=error.strerror) from error
+    if not same_file(runs, pinned.status):
+        raise Unsupported(
+            f"{path} runs a program that the agent sees under another name, or not at all",
+            got=f"another file at {pinned.path}",
+            hint="It may run in a container: name the file by its path on this machine.",
+        )
 
 
 def running_deleted(path: EndpointPath) -> Deleted | None:

@@ -82,6 +82,9 @@ class Return(Model):
     answer: Returned | None = None
     """What was answered when it was back."""
 
+    changed_ns: int | None = None
+    """When anything of it was changed last, as it was back then: nanoseconds since 1970."""
+
 
 class Record(LooseModel):
     """All that is known of an item."""

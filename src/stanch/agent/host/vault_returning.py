@@ -15,6 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from stanch.agent.host.metadata import apply, make, put_flags
+from stanch.agent.host.path_calls import open_folder
 from stanch.agent.host.pinned import place
 from stanch.agent.host.vault_clearing import settle as settle_taking
 from stanch.agent.host.vault_content import Filling, unseal
@@ -24,6 +25,7 @@ from stanch.core.errors import (
     ActionFailed,
     Conflict,
     NotFound,
+    Protected,
     StanchError,
     TargetGone,
     Unsupported,
@@ -55,9 +57,9 @@ def _put_back(parts: Parts, work: Work, returning: Returning) -> Returned:
         record = _record(parts, returning.id)
         asked = returning.to or record.item.path
         back = record.way_back
-        if record.stage is Stage.RETURNED and back and back.answer and back.asked == asked and _is_there(back):
+        if record.stage is Stage.RETURNED and back and back.answer and back.asked == asked and _is_untouched(back):
             return back.answer
-        with _folder(work, record, returning) as place_:
+        with _folder(parts, work, record, returning) as place_:
             return _Return(parts, work, record, returning, place_).run()
 
 
@@ -91,7 +93,7 @@ class Place:
 
 
 @contextmanager
-def _folder(work: Work, record: Record, returning: Returning) -> Iterator[Place]:
+def _folder(parts: Parts, work: Work, record: Record, returning: Returning) -> Iterator[Place]:
     wanted = returning.to or record.item.path
     parent, name = here(wanted).parent, here(wanted).name
     if name in {"", ".."}:
@@ -99,7 +101,7 @@ def _folder(work: Work, record: Record, returning: Returning) -> Iterator[Place]
     with ExitStack() as stack:
         own = returning.to is None
         try:
-            folder = os.open(parent, _FOLDER)
+            folder = _opened(parent, itself=own)
         except (FileNotFoundError, NotADirectoryError):
             folder, own = _fallback(work, parent, returning), False
         except OSError as error:
@@ -110,6 +112,8 @@ def _folder(work: Work, record: Record, returning: Returning) -> Iterator[Place]
         work.orderer.forbidden(record.item.path)
         check = work.orderer.forbidden if own else work.orderer.unwritable
         check(found.full(name))
+        if not own:
+            _refuse_protected(parts, found.full(name), record)
         if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
             raise Unsupported(
                 f"{found.path} is on a read-only file system", hint="Mount it writable, or name another place."
@@ -117,17 +121,37 @@ def _folder(work: Work, record: Record, returning: Returning) -> Iterator[Place]
         yield found
 
 
+def _opened(parent: Path, *, itself: bool) -> int:
+    """Open a folder; FileNotFoundError if it must be `itself`, and a link leads elsewhere since. OSError.
+
+    Whoever owns a folder above could otherwise have root put the file wherever a link leads.
+    """
+    folder = open_folder(os.fsencode(parent))
+    if itself and path_of_descriptor(folder) != path_of(parent):
+        os.close(folder)
+        raise FileNotFoundError(errno.ENOENT, "a link leads elsewhere now")
+    return folder
+
+
+def _refuse_protected(parts: Parts, path: EndpointPath, record: Record) -> None:
+    """Nothing goes where even a new file would do harm: asked as the file that it will be."""
+    why = parts.why_protected(path, os.stat_result((record.item.info.mode | stat.S_IFREG, 0, 0, 1, *(0,) * 6)))
+    if why is not None:
+        raise Protected(f"Nothing may be put to {path}", got=why)
+
+
 def _fallback(work: Work, parent: Path, returning: Returning) -> int:
     """The folder for what has none any more, made if need be."""
     fallback = returning.fallback
     if fallback is None:
         raise TargetGone(
-            f"The folder {path_of(parent)} is gone", hint="Name another place, or a folder to fall back to."
+            f"The folder {path_of(parent)} is gone, or a link by now",
+            hint="Name another place, or a folder to fall back to.",
         )
     work.orderer.unwritable(path_of(here(fallback).resolve()))
     try:
         here(fallback).mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(fallback.raw, _FOLDER)
+        return open_folder(fallback.raw)
     except OSError as error:
         raise ActionFailed(f"The folder {fallback} cannot be used", got=error.strerror) from error
 
@@ -309,6 +333,7 @@ def finish(parts: Parts, record: Record) -> Returned:
     try:
         others, lost = _others(record, back, descriptor)
         lost += put_flags(record.metadata, descriptor)
+        changed = os.fstat(descriptor).st_ctime_ns
     finally:
         os.close(descriptor)
     answer = Returned(
@@ -318,7 +343,9 @@ def finish(parts: Parts, record: Record) -> Returned:
         others=tuple(others),
         lost=(*back.lost, *lost)[:MAX_LOST],
     )
-    parts.items.write(record.at(Stage.RETURNED, way_back=back.model_copy(update={"answer": answer})))
+    parts.items.write(
+        record.at(Stage.RETURNED, way_back=back.model_copy(update={"answer": answer, "changed_ns": changed}))
+    )
     return answer
 
 
@@ -343,7 +370,7 @@ def _linked(file: int, other: EndpointPath) -> str:
     """Make one other name; why it cannot be."""
     parent, name = here(other).parent, here(other).name
     try:
-        folder = os.open(parent, _FOLDER)
+        folder = _opened(parent, itself=True)
     except OSError as error:
         return f"its folder cannot be used: {error.strerror}"
     try:
@@ -387,6 +414,13 @@ def _is_there(back: Return) -> bool:
     except OSError:
         return False
     return back.file == FileId(device=status.st_dev, inode=status.st_ino)
+
+
+def _is_untouched(back: Return) -> bool:
+    """Is it there as it was when it came back? Changed since, it is another file: this item is all that is left."""
+    with suppress(OSError):
+        return _is_there(back) and os.lstat(back.name.raw).st_ctime_ns == back.changed_ns
+    return False
 
 
 _MEANINGS = {

@@ -20,7 +20,7 @@ from stanch.agent.host.other_names import other_names
 from stanch.agent.host.pinned import Pinned, pin
 from stanch.agent.host.vault_clearing import clear, move_aside, same, settle, written_to
 from stanch.agent.host.vault_content import Changed, Hashes, seal, sealed_size
-from stanch.agent.host.vault_deleted import named_by_process, running_deleted
+from stanch.agent.host.vault_deleted import named_by_process, refuse_another_view, running_deleted
 from stanch.agent.host.vault_items import Record, Stage, unusable
 from stanch.agent.host.vault_parts import Parts, Work, here
 from stanch.agent.host.vault_places import refuse_made_up
@@ -111,6 +111,7 @@ def _source(path: EndpointPath) -> Iterator[Source]:
             yield Source(deleted.path, Kind.FILE, deleted.descriptor, None)
             return
         pinned = stack.enter_context(pin(named_by_process(path)))
+        refuse_another_view(path, pinned)
         descriptor = pinned.descriptor
         if pinned.kind is Kind.FILE:
             descriptor = pinned.reopen()

@@ -1,12 +1,17 @@
 """Evidence on its way out: find it, look into it, download it, verify it, delete it."""
 
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import ExitStack
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
+from starlette.types import Receive, Scope, Send
 
+from stanch.core.errors import Unavailable
 from stanch.core.model import LooseModel
 from stanch.core.policy import Permission, Principal
 from stanch.core.rest_evidence import MOST, EvidenceVerdict, EvidenceView, Preview, PreviewKind
@@ -19,6 +24,10 @@ from stanch.server.previews import readable
 from stanch.server.services import Services
 
 MAX_LENGTH = max(MOST.values())
+LOOK_SECONDS = 1.0
+"""How often it is looked whether somebody still waits."""
+
+T = TypeVar("T")
 
 router = APIRouter(tags=["evidence"])
 
@@ -79,17 +88,36 @@ async def download(request: Request, evidence: Id, caller: Examiner, services: H
     except NotSatisfiable:
         unsatisfiable = {**headers, "Content-Range": f"bytes */{view.size}"}
         return Response(status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=unsatisfiable)
-    await _record(services, caller, view, "download", address_of(request))
     whole = part or Range(0, view.size)
     headers["Content-Length"] = str(whole.length)
     if part is not None:
         headers["Content-Range"] = part.content_range(view.size)
-    return StreamingResponse(
-        await services.evidence.read(view, start=whole.start, length=whole.length),
-        status_code=HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT,
-        media_type="application/octet-stream",
-        headers=headers,
-    )
+    with ExitStack() as places:
+        places.enter_context(services.downloads.place(caller.name))
+        await _record(services, caller, view, "download", address_of(request))
+        return Download(
+            await services.evidence.read(view, start=whole.start, length=whole.length),
+            places.pop_all(),
+            status_code=HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT,
+            headers=headers,
+        )
+
+
+class Download(StreamingResponse):
+    """Bytes on their way, which hold a place among the downloads until they end in whatever way."""
+
+    media_type = "application/octet-stream"
+
+    def __init__(
+        self, content: AsyncIterator[bytes], place: ExitStack, *, status_code: int, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(content, status_code=status_code, headers=headers)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        with self._place:
+            await super().__call__(scope, receive, send)
 
 
 @router.get("/evidence/{evidence}/preview")
@@ -114,7 +142,7 @@ async def preview(
 @router.post("/evidence/{evidence}/verify")
 async def verify(request: Request, evidence: Id, caller: Examiner, services: House) -> EvidenceVerdict:
     """Read all of it on the server, and say whether it is still what the endpoint sent. It stands in the audit."""
-    return await services.keeping.verify(caller, evidence, address=address_of(request))
+    return await _while_wanted(request, services.keeping.verify(caller, evidence, address=address_of(request)))
 
 
 @router.delete("/evidence/{evidence}")
@@ -128,6 +156,19 @@ async def delete(
     """Remove its bytes for good. What is left says who did, when and why, and what its hash was."""
     caller.require(Permission.DELETE_EVIDENCE)
     return await services.keeping.delete(caller, evidence, reason=reason, address=address_of(request))
+
+
+async def _while_wanted(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do it, unless the client goes away: terabytes would be read for nobody, in the place of somebody else."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=LOOK_SECONDS)
+            if not task.done() and await request.is_disconnected():
+                raise Unavailable("The client went away")
+        return await task
+    finally:
+        task.cancel()
 
 
 def _headers(view: EvidenceView) -> dict[str, str]:

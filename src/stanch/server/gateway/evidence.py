@@ -2,6 +2,9 @@
 
 import asyncio
 import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from aiohttp import web
@@ -27,6 +30,9 @@ from stanch.server.gateway.identity import identify
 PART_SECONDS = 600
 """A part takes no longer: 14 kB a second is the slowest line that we wait for."""
 
+PARTS_AT_ONCE = 32
+"""Of one endpoint: each holds a block or two in memory, and all of them fit into what is kept free of the disk."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _ID = r"{id:[0-9A-Za-z_-]{1,64}}"
 
@@ -37,6 +43,7 @@ class EvidenceParts:
     def __init__(self, *, evidence: Evidence, fleet: Fleet) -> None:
         self._evidence = evidence
         self._fleet = fleet
+        self._arriving: Counter[str] = Counter()
 
     def routes(self) -> list[web.RouteDef]:
         """What answers where."""
@@ -61,7 +68,7 @@ class EvidenceParts:
         sha256 = _hash(request, PART_HASH_HEADER)
         plain_sha256 = sha256 if encoding is Encoding.PLAIN else _hash(request, PLAIN_HASH_HEADER)
         try:
-            async with asyncio.timeout(PART_SECONDS):
+            async with self._place(identity.endpoint), asyncio.timeout(PART_SECONDS):
                 part = await self._evidence.put_part(
                     identity.endpoint,
                     request.match_info["id"],
@@ -74,6 +81,18 @@ class EvidenceParts:
         except TimeoutError:
             raise Unavailable("The part came too slowly", expected=f"within {PART_SECONDS} seconds") from None
         return answer(part)
+
+    @asynccontextmanager
+    async def _place(self, endpoint: str) -> AsyncIterator[None]:
+        """For a part on its way; Unavailable if that endpoint has very many, and an honest one tries again."""
+        if self._arriving[endpoint] >= PARTS_AT_ONCE:
+            raise Unavailable("Too many parts arrive at once", got=PARTS_AT_ONCE + 1, expected=str(PARTS_AT_ONCE))
+        self._arriving[endpoint] += 1
+        try:
+            yield
+        finally:
+            self._arriving[endpoint] -= 1
+            self._arriving += Counter()  # forget who has none
 
     async def holes(self, request: web.Request) -> web.Response:
         """Parts that are nothing but zeros."""

@@ -210,6 +210,14 @@ evidence_holes = Table(
 )
 """Runs of parts that are nothing but zeros, and have no files."""
 
+evidence_keys = Table(
+    "evidence_keys",
+    metadata,
+    Column("recipient", String(200), primary_key=True),
+    Column("since", Moment, nullable=False),
+)
+"""The public halves of the evidence keys that were in use; the newest is the one of now."""
+
 uploads = Table(
     "uploads",
     metadata,
