@@ -230,13 +230,14 @@ async def test_what_arrives_is_not_deleted(
 
 
 async def test_a_task_that_goes_on_learns_that_its_evidence_is_complete(
-    keeping: EvidenceKeeping, evidence: Evidence, task: str
+    keeping: EvidenceKeeping, evidence: Evidence, task: str, folder: Path
 ) -> None:
-    """Deleted meanwhile or not: an agent that begins again does not send it anew."""
+    """Deleted meanwhile or not: an agent that begins again does not send it anew, and no folder comes back."""
     number = await taken(evidence, task)
     await keeping.delete(principal(), number, reason="x", address="")
     progress = await evidence.start(ME, EvidenceStart(task=task, name="/x", size=len(DATA)))
     assert (progress.evidence, progress.complete) == (number, True)
+    assert not (folder / number).exists()
 
 
 @pytest.mark.parametrize("reason", ["", "   ", "x" * 1001])

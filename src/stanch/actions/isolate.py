@@ -34,6 +34,9 @@ TOLD = (
 )
 """What people who are logged in are told."""
 
+LOOKS, BETWEEN_LOOKS = 5, seconds(0.02)
+"""How often to look again whether a forbidden connection stands."""
+
 _NEVER_ROLLED_BACK = frozenset({"rule", "local"})
 """Origins: an attack that a rule has stopped must not come back because the server is away."""
 
@@ -208,13 +211,28 @@ async def _plan_isolate(host: Host, params: Isolate) -> Plan:
 async def _verify_isolate(host: Host, params: Isolate, result: Isolated | None) -> Check:
     """Are the tables armed and whole, and is no forbidden connection left? After a crash: was it finished, too?"""
     wanted, now = await _wanted(host, params), await host.firewall.isolation()
-    left = await host.firewall.forbidden_sockets(wanted.rules)
+    left = await _standing(host, wanted.rules)
     recorded = host.journal.recorded() or {}
     # A renewal that was cut short is in place: to call it absent would let a cancel lift the isolation it renews.
     if result is None and not (recorded.get("armed") or recorded.get("renews")):
         return Check.of(False, "the isolation was begun but not finished")
     seen = now.state is not IsolationState.RELEASED and not now.damaged and not left
     return Check.of(seen, f"kernel says {now.state}, {len(left)} forbidden connections are left")
+
+
+async def _standing(host: Host, rules: IsolationRules) -> set[tuple[str, str, str]]:
+    """Forbidden connections that are there each time one looks: what is only being tried is refused a moment later."""
+    left = await _ends_of_forbidden(host, rules)
+    for _ in range(LOOKS):
+        if not left:
+            break
+        await asyncio.sleep(BETWEEN_LOOKS.total_seconds())
+        left &= await _ends_of_forbidden(host, rules)
+    return left
+
+
+async def _ends_of_forbidden(host: Host, rules: IsolationRules) -> set[tuple[str, str, str]]:
+    return {(one.protocol, one.local, one.remote) for one in await host.firewall.forbidden_sockets(rules)}
 
 
 def _of_another_task(host: Host) -> bool:

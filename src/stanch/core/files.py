@@ -181,6 +181,13 @@ class Search:
     most_looked_at: int = 5_000_000
     """Names to look at before it ends with `Skipped`."""
 
+    leaves_mounts: bool = False
+    """Leave out, as `MOUNTED`, what is mounted somewhere below, be it other files or the same a second time."""
+
+
+MOUNTED = "something is mounted there"
+"""Why a search that leaves mounts has left something out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

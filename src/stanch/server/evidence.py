@@ -90,7 +90,8 @@ class Evidence:
             "created": self._now(),
         }
         progress, anew = await self._database.write(lambda connection: _begin(connection, row))
-        await asyncio.to_thread(_prepare_folder, self._folder / progress.evidence, anew=anew)
+        if not progress.complete:  # else it may be deleted, folder and all
+            await asyncio.to_thread(_prepare_folder, self._folder / progress.evidence, anew=anew)
         data = request.size if request.data is None else request.data
         self._refuse_full_disk(data - sum(part.size for part in progress.parts))
         return progress.model_copy(update={"encodings": TAKEN, "holes": True})

@@ -2,10 +2,13 @@
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 from sqlalchemy import select, update
 
+from stanch.core.errors import VerificationFailed
 from stanch.core.frames import EVIDENCE_PATH, PART_BYTES, PART_HASH_HEADER
 from stanch.core.policy import Role
 from stanch.server.store.tables import accounts, audit
@@ -252,3 +255,28 @@ async def test_nobody_waits_so_nothing_is_verified(live: Live, admin: Person, mo
     await eventually(lambda: live.services.keeping._verifying == 1)
     asking.cancel()
     await eventually(lambda: live.services.keeping._verifying == 0)
+
+
+async def test_damage_is_said_before_a_byte_is_sent(live: Live, admin: Person) -> None:
+    """Not as a cut connection, over which a client would try again and again; later on, there is no other way."""
+    number = await taken(live, "damaged-01")
+    [part] = (live.settings.data / "evidence" / number).iterdir()
+    part.write_bytes(b"x" * part.stat().st_size)
+    answer = await admin.ask("GET", f"/evidence/{number}/content")
+    assert (answer.status, answer.code) == (400, "verification-failed")
+
+
+async def test_damage_behind_good_parts_cuts_the_download(
+    live: Live, admin: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And gives its place back."""
+    number = await taken(live, "damaged-02")
+
+    async def damaged(*_: object) -> AsyncIterator[bytes]:
+        yield DATA[:100]
+        raise VerificationFailed("Part 1 of the evidence is damaged")
+
+    monkeypatch.setattr("stanch.server.evidence.stream", damaged)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await admin.ask("GET", f"/evidence/{number}/content")
+    await eventually(lambda: not live.services.downloads._of)

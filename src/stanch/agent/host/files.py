@@ -222,9 +222,7 @@ class LinuxFiles:
 
     async def shred(self, path: EndpointPath, expected: FileId) -> Shredded:
         """Overwrite this very file in place, and remove its name."""
-        return await asyncio.to_thread(
-            shred, path, expected, forbidden=self._forbidden, protected=self._critical.why
-        )
+        return await asyncio.to_thread(shred, path, expected, forbidden=self._forbidden, protected=self._critical.why)
 
 
 def _real(path: EndpointPath) -> EndpointPath:

@@ -45,7 +45,7 @@ def other_names(
         status,
         os.fstat(pinned.folder).st_dev,
         own,
-        _mount_points(),
+        mount_points(),
         wanted=status.st_nlink - 1,
         budget=most_looked_at,
         cancelled=cancelled,
@@ -139,8 +139,8 @@ def _held(path: bytes) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _mount_points() -> frozenset[bytes]:
-    """Where file systems are mounted: below, other files are, or the same ones a second time."""
+def mount_points() -> frozenset[bytes]:
+    """Where file systems, folders or files are mounted: below, other files are, or the same ones a second time."""
     with Path("/proc/thread-self/mountinfo").open("rb") as lines:
         return frozenset(_ESCAPED.sub(_unescaped, line.split(b" ")[4]) for line in lines)
 

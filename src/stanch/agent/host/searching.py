@@ -17,9 +17,10 @@ from pathlib import Path
 
 from stanch.agent.host.digests import digests_of
 from stanch.agent.host.metadata import extents, info_of
+from stanch.agent.host.other_names import mount_points
 from stanch.agent.host.pinned import kind_of, same_file
 from stanch.core.errors import ForbiddenHere, StanchError, TargetGone
-from stanch.core.files import Digests, Extent, Found, Kind, Search, Skipped
+from stanch.core.files import MOUNTED, Digests, Extent, Found, Kind, Search, Skipped
 from stanch.core.types import EndpointPath, Glob
 
 BATCH = 500
@@ -142,11 +143,13 @@ class Searcher:
         self._stopped = threading.Event()
         self._work: Iterator[Found | Skipped | None] | None = None
         self._made_up: frozenset[int] = frozenset()
+        self._mounts: frozenset[bytes] = frozenset()
 
     def next(self) -> Batch | None:
         """What was found next, which may be nothing yet; None at the end. TargetGone if a root is not there."""
         if self._work is None:
             self._made_up = frozenset(_made_up_devices())
+            self._mounts = mount_points() if self._search.leaves_mounts else self._mounts
             self._work = self._all()
         batch: Batch = []
         for one in self._work:
@@ -192,6 +195,9 @@ class Searcher:
             if self._pattern is not None:
                 return  # nothing can fit
             raise TargetGone(f"There is no {EndpointPath.of(raw)}", got=error.strerror) from error
+        if real in self._mounts:
+            yield Skipped(path, MOUNTED)
+            return
         at = frozenset[int]() if self._pattern is None else self._pattern.begin()
         if self._pattern is None or self._pattern.fits(at):
             yield from self._told(path, status)
@@ -212,6 +218,9 @@ class Searcher:
         if self._pattern is not None and not at:
             return
         path = os.path.join(folder.path, name)  # noqa: PTH118 - bytes
+        if path in self._mounts:
+            yield Skipped(EndpointPath.of(path), MOUNTED)
+            return
         if self._pattern is None or self._pattern.fits(at):
             yield from self._entry(entry, path)
         if self._may_enter(folder, entry, at):

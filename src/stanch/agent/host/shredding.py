@@ -32,9 +32,7 @@ def _unprotected(_path: EndpointPath, _status: os.stat_result) -> None:
     """Nothing must stay."""
 
 
-def shred(
-    path: EndpointPath, expected: FileId, *, forbidden: Check, protected: Protection = _unprotected
-) -> Shredded:
+def shred(path: EndpointPath, expected: FileId, *, forbidden: Check, protected: Protection = _unprotected) -> Shredded:
     """Overwrite the data of this very file, remove this name, both on the disk when it returns; holes stay holes.
 
     TargetGone if something else is there by now; what `forbidden` raises; Protected; Unsupported for what is no regular file, or
@@ -145,9 +143,7 @@ def _token(one: FileId) -> str:
     return f"shred-{one.device:x}-{one.inode:x}"
 
 
-def _finish_earlier(
-    path: EndpointPath, expected: FileId, forbidden: Check, protected: Protection
-) -> Shredded | None:
+def _finish_earlier(path: EndpointPath, expected: FileId, forbidden: Check, protected: Protection) -> Shredded | None:
     """Destroy what an earlier run moved aside before it was killed; None if there is nothing.
 
     Anybody can make a name of that kind, so that it is overwritten again.

@@ -6,12 +6,13 @@ from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
+import structlog
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from stanch.core.errors import Unavailable
+from stanch.core.errors import StanchError, Unavailable
 from stanch.core.model import LooseModel
 from stanch.core.policy import Permission, Principal
 from stanch.core.rest_evidence import MOST, EvidenceVerdict, EvidenceView, Preview, PreviewKind
@@ -28,6 +29,8 @@ LOOK_SECONDS = 1.0
 """How often it is looked whether somebody still waits."""
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["evidence"])
 
@@ -95,8 +98,10 @@ async def download(request: Request, evidence: Id, caller: Examiner, services: H
     with ExitStack() as places:
         places.enter_context(services.downloads.place(caller.name))
         await _record(services, caller, view, "download", address_of(request))
+        blocks = await services.evidence.read(view, start=whole.start, length=whole.length)
+        first = await anext(blocks, b"")  # what is damaged is refused with its reason, as long as nothing was sent
         return Download(
-            await services.evidence.read(view, start=whole.start, length=whole.length),
+            _chained(first, blocks),
             places.pop_all(),
             status_code=HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT,
             headers=headers,
@@ -115,9 +120,18 @@ class Download(StreamingResponse):
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them."""
+        """Send them; at damage the connection is cut: whoever goes on from there is told why."""
         with self._place:
-            await super().__call__(scope, receive, send)
+            try:
+                await super().__call__(scope, receive, send)
+            except StanchError as error:
+                log.error("a download was cut", path=scope["path"], why=str(error))  # noqa: TRY400 - it is no error of ours
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for block in rest:
+        yield block
 
 
 @router.get("/evidence/{evidence}/preview")
