@@ -10,7 +10,7 @@ from stanch.actions.delete_file import DeleteFile, delete_file
 from stanch.actions.quarantine import Restore, restore
 from stanch.core.action import Verdict
 from stanch.core.errors import ActionFailed, ForbiddenHere, Protected, TargetGone, TooLarge, Unsupported, VaultFull
-from stanch.core.files import Kind
+from stanch.core.files import MOUNTED, Kind
 from stanch.core.settings import GroupSettings, VaultSettings
 from stanch.core.types import hours
 from stanch.core.vault import Why
@@ -266,13 +266,13 @@ async def test_in_a_folder_only_the_files_are_destroyed(endpoint):
 
 
 async def test_other_names_of_what_is_destroyed_are_told(endpoint):
-    """Those in the folder go; one elsewhere leads to zeros now."""
+    """Those in the folder go; one elsewhere leads to random bytes now."""
     endpoint.files.link("/tmp/.x/d/again", A)
     endpoint.files.link("/home/eve/again", A)
     result = await delete_file.run(endpoint.host, SHREDDED)
     assert left(endpoint) == set()
     assert endpoint.files.content["/home/eve/again"] == bytes(len(SECRET))
-    assert any("zeros" in one for one in result.caveats)
+    assert any("random" in one for one in result.caveats)
 
 
 async def test_another_file_under_the_name_is_not_destroyed(endpoint):
@@ -294,7 +294,7 @@ async def test_another_file_under_the_name_is_not_destroyed(endpoint):
 async def test_a_plan_says_what_becomes_of_other_names(endpoint):
     """They may be anywhere."""
     endpoint.files.link("/home/eve/again", A)
-    for shred, word in ((False, "all of them go"), (True, "zeros")):
+    for shred, word in ((False, "all of them go"), (True, "random")):
         plan = await delete_file.plan(endpoint.host, order(A, shred=shred))
         assert any("2 names" in one and word in one for one in plan.warnings)
 
@@ -336,3 +336,13 @@ async def test_a_cancel_is_in_time_until_the_first_is_gone(endpoint, params):
     await delete_file.run(endpoint.host, params)
     endpoint.journal.restart()
     assert (await delete_file.verify(endpoint.host, params, None)).verdict is Verdict.IN_PLACE
+
+
+async def test_what_is_mounted_below_is_no_part_of_a_folder(endpoint):
+    """It may be the whole machine, seen a second time: refused before the first is touched."""
+    endpoint.files.unreadable = {"/tmp/.x/d/e": MOUNTED}
+    before = snapshot(endpoint)
+    for params in (ALL, SHREDDED, DeleteFile(glob=("/tmp/.x*",), recursive=True)):
+        with pytest.raises(Unsupported, match="mounted"):
+            await delete_file.run(endpoint.host, params)
+    assert snapshot(endpoint) == before

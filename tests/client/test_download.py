@@ -1,5 +1,6 @@
 """Evidence arrives whole and verified, or not at all."""
 
+import fcntl
 import os
 
 import pytest
@@ -36,6 +37,19 @@ def test_a_cut_connection_is_resumed(client, stub, wanted, tmp_path, cut):
     assert (tmp_path / "out").read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert seen == sorted(seen)
+
+
+def test_two_downloads_do_not_write_to_one_file(client, wanted, tmp_path):
+    """The second one is told so, and the first one's bytes stay as they are."""
+    part = tmp_path / "out.part"
+    part.write_bytes(CONTENT[:100])
+    with part.open("rb") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        with pytest.raises(Conflict, match="Another download"):
+            client.download(wanted, tmp_path / "out")
+    assert part.read_bytes() == CONTENT[:100]
+    client.download(wanted, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == CONTENT
 
 
 def test_an_earlier_run_is_gone_on_with(client, stub, wanted, tmp_path):

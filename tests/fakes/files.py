@@ -296,7 +296,8 @@ class FakeFiles:
         node.content = bytes(node.size)
         self.life.step(f"files.remove {where}")
         del self.tree[where]
-        return Shredded(overwritten=Size(node.size), caveats=self.caveats)
+        others = ("It has other names, which lead to random bytes now.",) if self.names_of(node) else ()
+        return Shredded(overwritten=Size(node.size), caveats=(*self.caveats, *others))
 
 
 def _is_below(path: str, root: str, depth: int | None) -> bool:

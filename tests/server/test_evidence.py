@@ -1,6 +1,8 @@
 """Evidence on a real database and disk: resumable, verified, and each endpoint's own."""
 
+import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -552,3 +554,25 @@ async def test_a_part_that_cannot_be_recorded_leaves_no_file(
     with pytest.raises(OSError, match="full"):
         await evidence.put_part(ME, number, 0, sha256=digest(piece(0)), chunks=chunks(piece(0)))
     assert names_in(tmp_path / "evidence" / number) == []
+
+
+async def test_a_part_on_its_way_while_it_begins_anew_is_not_lost(
+    evidence: Evidence, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded is on the disk, whatever the order: here the part is recorded before the folder is cleared."""
+    number = await send(evidence, task, 0)
+    arrived, prepare, loop = threading.Event(), module.prepare_folder, asyncio.get_running_loop()
+
+    def later(path: Path, **how: object) -> None:
+        coming = evidence.put_part(ME, number, 0, sha256=digest(piece(1)), chunks=chunks(piece(1)))
+        asyncio.run_coroutine_threadsafe(coming, loop).result()
+        arrived.set()
+        prepare(path, **how)
+
+    monkeypatch.setattr(module, "prepare_folder", later)
+    assert (await evidence.start(ME, beginning(task, size=PART))).parts == ()
+    assert arrived.is_set()
+    whole = EvidenceFinish(sha256=digest(piece(1)), size=PART)
+    await evidence.finish(ME, number, whole)
+    assert await read(evidence, number, 0, PART) == piece(1)
+    assert len(names_in(tmp_path / "evidence" / number)) == 1

@@ -20,9 +20,9 @@ from stanch.server.custody import Custody
 from stanch.server.evidence_files import (
     Incoming,
     Kept,
-    fresh_folder,
     inflated,
     pieces,
+    prepare_folder,
     receive,
     remove_unfinished,
     size_of_part,
@@ -236,10 +236,10 @@ async def test_one_part_at_a_time_is_in_memory(tmp_path: Path, monkeypatch: pyte
 
 def test_leftovers_are_removed_at_start(tmp_path: Path) -> None:
     """Only the unfinished ones."""
-    fresh_folder(tmp_path / "evd_1")
+    prepare_folder(tmp_path / "evd_1")
     (tmp_path / "evd_1" / ".part-1").write_bytes(b"half")
     (tmp_path / "evd_1" / "0000000-aa").write_bytes(b"whole")
     assert remove_unfinished(tmp_path) == 1
     assert names_in(tmp_path / "evd_1") == ["0000000-aa"]
-    fresh_folder(tmp_path / "evd_1")
+    prepare_folder(tmp_path / "evd_1", without=["0000000-aa"])
     assert names_in(tmp_path / "evd_1") == []

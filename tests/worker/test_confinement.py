@@ -14,10 +14,10 @@ from stanch.worker.sandbox_filter import MACHINES
 FILTERED = platform.machine() in MACHINES
 
 
-def tried(what: str, *, without: str = "") -> tuple[dict[str, str], str]:
+def tried(what: str, *, without: str = "", before: str = "") -> tuple[dict[str, str], str]:
     """How a fresh process was confined, and what came of a line of Python in it afterwards.
 
-    `without` names the measures that are left out: each of the others must do by itself.
+    `without` names the measures that are left out: each of the others must do by itself. `before` is done first.
     """
     program = f"""
 import ctypes, json, mmap, os, signal, socket, subprocess, sys, threading
@@ -25,6 +25,7 @@ from stanch.worker import confinement
 for name in {without.split()!r}:
     setattr(confinement, name, lambda *_: None)
 libc = ctypes.CDLL(None, use_errno=True)
+{before}
 told = confinement.confine()
 try:
     {what}
@@ -101,6 +102,13 @@ def test_limits_alone_keep_descriptors_and_memory_short() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_a_limit_that_is_tighter_already_does_not_loosen_the_others() -> None:
+    """As under a unit that bounds the memory of the server: the limits behind it hold, too."""
+    before = "import resource; resource.setrlimit(resource.RLIMIT_AS, (400 * 2**20, 400 * 2**20))"
+    told, came = tried("os.dup(0)", without="_filter_calls _forbid_files", before=before)
+    assert (told["limits"], came) == (DONE, "OSError")
+
+
 def test_root_becomes_nobody_without_a_network() -> None:
     """It has another user, no groups, and a network in which nothing is."""
     alone = "_filter_calls _limit _forbid_files"

@@ -9,7 +9,7 @@ from pydantic import Field
 from stanch.actions.quarantine import Restore
 from stanch.core.action import AfterCrash, Check, Concurrency, Pair, Plan, Result, Risk, Step, Undo, action
 from stanch.core.errors import StanchError, TargetGone, TooLarge, Unsupported
-from stanch.core.files import FileId, Found, Kind, Search, Shredded, Skipped
+from stanch.core.files import MOUNTED, FileId, Found, Kind, Search, Shredded, Skipped
 from stanch.core.host import Host
 from stanch.core.model import LooseModel, Model
 from stanch.core.selection import Chosen, Selection, choose, described
@@ -41,7 +41,6 @@ EVERYTHING = tuple(Kind)
 NOT_FOLDERS = tuple(kind for kind in Kind if kind is not Kind.FOLDER)
 
 _CUT_SHORT = "the agent was stopped while it was destroyed: what the file system told of it is not known"
-_OTHER_NAMES = "it had other names: they lead to nothing but zeros now"
 
 
 class DeleteFile(Selection):
@@ -110,7 +109,8 @@ class _Begun(LooseModel):
 
 async def _chosen(host: Host, params: DeleteFile) -> Chosen:
     """What fits; of folders all that is in them, too."""
-    chosen = await choose(host, params, kinds=EVERYTHING if params.recursive else NOT_FOLDERS)
+    kinds = EVERYTHING if params.recursive else NOT_FOLDERS
+    chosen = await choose(host, params, kinds=kinds, leaves_mounts=not params.hashes)
     known = {one.info.id for one in chosen.files}
     for path in params.path if params.recursive and not params.hashes else ():
         info = await host.files.look(path)
@@ -119,10 +119,23 @@ async def _chosen(host: Host, params: DeleteFile) -> Chosen:
     for folder in _highest(chosen) if params.glob else ():
         async for one in _below(host, folder):
             _add(params, chosen, one, known)
+    _refuse_mounts(chosen)
     wrong = next((one for one in chosen.files if one.info.kind is Kind.FOLDER and not params.recursive), None)
     if wrong is not None:
         raise Unsupported(f"{wrong.path} is a folder; nothing was touched", hint="Order it with --recursive.")
     return chosen
+
+
+def _refuse_mounts(chosen: Chosen) -> None:
+    """What is mounted below a folder is no part of it: it may be the whole machine, seen a second time."""
+    mounts = [one.path for one in chosen.skipped if one.why == MOUNTED]
+    if chosen.reasons[MOUNTED]:
+        raise Unsupported(
+            "Something is mounted below; nothing was touched",
+            got=", ".join(mounts[:10]) or f"{chosen.reasons[MOUNTED]} mount points",
+            expected="folders without mount points",
+            hint="Unmount it first, or name what is beside it.",
+        )
 
 
 def _add(params: DeleteFile, chosen: Chosen, one: Found | Skipped, known: set[FileId]) -> None:
@@ -151,7 +164,7 @@ def _highest(chosen: Chosen) -> list[Found]:
 
 
 async def _below(host: Host, folder: Found) -> AsyncGenerator[Found | Skipped, None]:
-    async for batch in host.files.search(Search(roots=(folder.path,), kinds=EVERYTHING)):
+    async for batch in host.files.search(Search(roots=(folder.path,), kinds=EVERYTHING, leaves_mounts=True)):
         for one in batch:
             yield one
 
@@ -196,7 +209,7 @@ async def _plan(host: Host, params: DeleteFile) -> Plan:
 
 
 def _about_names(params: DeleteFile, target: Target) -> str:
-    what = "the others will lead to zeros" if _shreds(params, target) else "all of them go, wherever they are"
+    what = "the others will lead to random bytes" if _shreds(params, target) else "all of them go, wherever they are"
     return f"{target.path} has {target.links} names: {what}"[:4000]
 
 
@@ -314,7 +327,7 @@ class _Work:
                 self.failed.append((target, error))
                 return
             done = Shredded(overwritten=target.size, caveats=(_CUT_SHORT,))
-        self.caveats |= dict.fromkeys([*done.caveats, *([_OTHER_NAMES] if target.links > 1 else [])])
+        self.caveats |= dict.fromkeys(done.caveats)
         self.rows.append(DeletedFile(path=target.path, kind=target.kind, size=target.size, id=None))
 
     async def _was_shredded(self, target: Target, error: StanchError) -> bool:

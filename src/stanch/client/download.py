@@ -4,6 +4,7 @@ The bytes go to `NAME.part` beside the target; a later run goes on where it ends
 the server committed does the file get its name, so a file under that name is always whole.
 """
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable
@@ -77,7 +78,15 @@ def _expected(evidence: EvidenceView, into: Path) -> str:
 def _opened(part: Path) -> BinaryIO:
     # Never through a link that somebody left in a shared folder, and for our eyes only.
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    return os.fdopen(descriptor, "r+b")
+    file = os.fdopen(descriptor, "r+b")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Conflict("Another download writes to this file", got=part, hint="Wait for it, or use --output.") from None
+    except OSError:
+        pass  # a file system without locks
+    return file
 
 
 def _hash_so_far(file: BinaryIO, size: int) -> "hashlib._Hash":

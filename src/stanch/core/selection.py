@@ -106,14 +106,20 @@ class Chosen(LeftOut):
 
 
 async def choose(
-    host: Host, which: Selection, *, kinds: Collection[Kind] = (Kind.FILE,), hash_at_most: int | None = None
+    host: Host,
+    which: Selection,
+    *,
+    kinds: Collection[Kind] = (Kind.FILE,),
+    hash_at_most: int | None = None,
+    leaves_mounts: bool = False,
 ) -> Chosen:
     """Everything that fits; TargetGone if a path is not there or nothing fits, TooLarge if more than allowed does.
 
-    Of a larger file than `hash_at_most` bytes the hash is not taken: it is skipped. Nothing is changed.
+    Of a larger file than `hash_at_most` bytes the hash is not taken: it is skipped. What is mounted below a path that
+    was named may be left out, too. Nothing is changed.
     """
     chosen, seen = Chosen(), set[EndpointPath]()
-    async for one in _candidates(host, which, kinds, hash_at_most):
+    async for one in _candidates(host, which, kinds, hash_at_most, leaves_mounts=leaves_mounts):
         if isinstance(one, Skipped):
             chosen.skip(one)
         elif one.path not in seen and await _fits(host, which, one, chosen, hash_at_most):
@@ -133,7 +139,7 @@ async def choose(
 
 
 async def _candidates(
-    host: Host, which: Selection, kinds: Collection[Kind], most: int | None
+    host: Host, which: Selection, kinds: Collection[Kind], most: int | None, *, leaves_mounts: bool
 ) -> AsyncGenerator[Found | Skipped, None]:
     for path in which.path:
         info = await host.files.look(path)
@@ -141,9 +147,10 @@ async def _candidates(
             raise TargetGone(f"There is no file {path}")
         if info.kind is not Kind.FOLDER or not which.recursive:
             yield Found(path, info)
-    folders = (*which.area, *(which.path if which.recursive else ()))
+    named = which.path if which.recursive else ()
     more: dict[str, Any] = {"kinds": kinds, "hashes": which.hashes, "hash_at_most": most}
-    searches = [Search(roots=(one,), **more) for one in folders]
+    searches = [Search(roots=(one,), **more) for one in which.area]
+    searches += [Search(roots=(one,), leaves_mounts=leaves_mounts, **more) for one in named]
     searches += [Search(pattern=one, **more) for one in which.glob]
     for search in searches:
         async with aclosing(_all(host, search)) as found:

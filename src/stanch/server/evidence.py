@@ -36,7 +36,7 @@ from stanch.core.task import State
 from stanch.core.types import EvidenceRef
 from stanch.server.clock import Clock
 from stanch.server.custody import Custody
-from stanch.server.evidence_files import Incoming, fresh_folder, pieces, receive, remove_all_but, size_of_part, stream
+from stanch.server.evidence_files import Incoming, pieces, prepare_folder, receive, remove_all_but, size_of_part, stream
 from stanch.server.evidence_parts import (
     forget_parts,
     kept_already,
@@ -89,9 +89,9 @@ class Evidence:
             "received": 0,
             "created": self._now(),
         }
-        progress, anew = await self._database.write(lambda connection: _begin(connection, row))
+        progress, forgotten = await self._database.write(lambda connection: _begin(connection, row))
         if not progress.complete:  # else it may be deleted, folder and all
-            await asyncio.to_thread(_prepare_folder, self._folder / progress.evidence, anew=anew)
+            await asyncio.to_thread(prepare_folder, self._folder / progress.evidence, without=forgotten)
         data = request.size if request.data is None else request.data
         self._refuse_full_disk(data - sum(part.size for part in progress.parts))
         return progress.model_copy(update={"encodings": TAKEN, "holes": True})
@@ -120,9 +120,11 @@ class Evidence:
         kept = await receive(folder, incoming, chunks, recipient=self._custody.recipient)
         try:
             recorded = await self._database.write(lambda connection: record_part(connection, evidence_id, kept))
-        except Exception:
-            # Not when it is only cancelled: then it may be recorded all the same, and else the next start knows.
-            (folder / kept.file).unlink(missing_ok=True)
+        except Exception as error:
+            # A file that we have sealed is nobody else's; one that came sealed may have come, and be recorded, twice.
+            # Nor when it is only cancelled: then it may be recorded all the same, and else the next start knows.
+            if encoding is Encoding.PLAIN or isinstance(error, Conflict):
+                (folder / kept.file).unlink(missing_ok=True)
             raise
         if not recorded:
             (folder / kept.file).unlink(missing_ok=True)
@@ -217,31 +219,26 @@ class Evidence:
             )
 
 
-def _prepare_folder(path: Path, *, anew: bool) -> None:
-    """Empty it for what begins anew; otherwise only make it, if a crash came first: a part may be on its way."""
-    if anew or not path.exists():
-        fresh_folder(path)
-
-
 # --- units of work ---------------------------------------------------------------------------------------------------
 
 
-def _begin(connection: Connection, row: dict[str, Any]) -> tuple[EvidenceProgress, bool]:
-    """The evidence of this task and name: the one that is there, or a new one; and whether it begins anew."""
+def _begin(connection: Connection, row: dict[str, Any]) -> tuple[EvidenceProgress, Sequence[str]]:
+    """The evidence of this task and name: the one that is there, or a new one; and files of it that are forgotten."""
     _refuse_task(connection, row["task"], row["endpoint"])
     mine = (evidence.c.task == row["task"], evidence.c.name == row["name"])
     there = connection.execute(select(evidence).where(*mine)).one_or_none()
     if there is None:
         _refuse_too_many(connection, row["task"])
         connection.execute(insert(evidence), row)
-        return EvidenceProgress(evidence=row["id"], parts=()), True
+        return EvidenceProgress(evidence=row["id"], parts=()), ()
     if there.size != row["size"]:
         if there.complete:
             raise Conflict("This evidence is complete, with another size", got=row["size"], expected=there.size)
+        forgotten = [part.file for part in kept_parts(connection, there.id)]
         forget_parts(connection, there.id, row["size"])  # the source has changed since
-        return EvidenceProgress(evidence=there.id, parts=()), True
+        return EvidenceProgress(evidence=there.id, parts=()), forgotten
     parts = tuple(part.info for part in kept_parts(connection, there.id))
-    return EvidenceProgress(evidence=there.id, parts=parts, complete=there.complete), False
+    return EvidenceProgress(evidence=there.id, parts=parts, complete=there.complete), ()
 
 
 def _refuse_task(connection: Connection, task: str, endpoint: str) -> None:

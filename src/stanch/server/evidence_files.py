@@ -194,12 +194,13 @@ def _settle(temporary: Path, path: Path) -> None:
     _sync_folder(path.parent)
 
 
-def fresh_folder(path: Path) -> None:
-    """An empty folder: a new one, or the one that is there without what it held."""
-    path.mkdir(mode=0o700, exist_ok=True)
-    for old in path.iterdir():
-        old.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+def prepare_folder(path: Path, *, without: Collection[str] = ()) -> None:
+    """Make it, unless it is there: then remove these files. No others: a part may be on its way."""
+    for name in without:
+        (path / name).unlink(missing_ok=True)
+    if not path.exists():
+        path.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:

@@ -46,7 +46,7 @@ def refuse_lost_key(engine: Engine, folder: Path) -> None:
         expected=f"the key of {known}" if known else "the key that the evidence here was encrypted with",
         hint=f"Bring {KEY_FILE} back from a backup of the data folder: without it nobody can read that evidence, nor "
         f"what endpoints have in quarantine. If it is lost for good, give that up with a new key: "
-        f"age-keygen | grep AGE-SECRET-KEY > {path}",
+        f"(umask 077; age-keygen | grep AGE-SECRET-KEY > {path})",
     )
 
 

@@ -101,8 +101,10 @@ def _limit() -> None:
         resource.RLIMIT_NPROC: (0, 0),
         resource.RLIMIT_CORE: (0, 0),
     }
-    for kind, both in limits.items():
-        resource.setrlimit(kind, both)
+    for kind, (soft, hard) in limits.items():
+        allowed = resource.getrlimit(kind)[1]
+        most = hard if allowed == resource.RLIM_INFINITY else min(hard, allowed)
+        resource.setrlimit(kind, (min(soft, most), most))  # a limit that was tighter before must not stop the others
 
 
 def _filter_calls(libc: ctypes.CDLL) -> None:

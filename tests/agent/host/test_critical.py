@@ -51,6 +51,11 @@ def test_a_hard_link_to_a_shell_is_that_shell():
     assert Critical().why(EndpointPath("/tmp/innocent"), status) == "it is a shell of this machine"
 
 
+def test_a_hard_link_to_the_accounts_is_the_accounts():
+    """What has to be at its place is known by its inode, too: a link elsewhere, or a bind mount, leads to it."""
+    assert Critical().why(EndpointPath("/tmp/link"), Path("/etc/passwd").stat()) == "nobody could sign in without it"
+
+
 def test_stanch_itself(tmp_path: Path):
     """Its installation, its state, its configuration, by real path."""
     (tmp_path / "state").mkdir()
@@ -60,6 +65,16 @@ def test_stanch_itself(tmp_path: Path):
     assert "Stanch" in str(ask(critical, tmp_path / "state" / "journal.db"))
     assert "Stanch" in str(ask(critical, Path(sys.prefix) / "pyvenv.cfg"))
     assert ask(critical, tmp_path) is None
+
+
+def test_another_name_of_stanchs_own_is_its_own(tmp_path: Path):
+    """Shredding a hard link to the vault's key would lose all that is in the vault."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "vault.key").write_text("key")
+    (tmp_path / "link").hardlink_to(state / "vault.key")
+    assert "Stanch" in (ask(Critical(own=(state,)), tmp_path / "link") or "")
+    assert ask(Critical(), tmp_path / "link") is None
 
 
 def test_what_the_owner_excepts_may_go():

@@ -30,8 +30,8 @@ def names_of(path, **more):
 @pytest.fixture
 def top(tmp_path, monkeypatch):
     """A folder that stands for the root of a mount, so that no test looks through the whole machine."""
-    real = module._mount_points
-    monkeypatch.setattr(module, "_mount_points", lambda: real() | {os.fsencode(tmp_path)})
+    real = module.mount_points
+    monkeypatch.setattr(module, "mount_points", lambda: real() | {os.fsencode(tmp_path)})
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def test_names_are_found_near_and_far_the_nearest_first(top, evil):
 
 def test_a_single_name_needs_no_search(evil, monkeypatch):
     """Most files have one name: then nothing is looked through."""
-    monkeypatch.setattr(module, "_mount_points", lambda: pytest.fail("it searched"))
+    monkeypatch.setattr(module, "mount_points", lambda: pytest.fail("it searched"))
     assert names_of(evil) == ([], 0)
 
 
@@ -263,7 +263,7 @@ def test_wherever_the_names_are_all_are_found_once(tmp_path_factory, places):
     paths[0].touch()
     wanted = linked(paths[0], *paths[1:])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_mount_points", lambda: frozenset({os.fsencode(root)}))
+        patch.setattr(module, "mount_points", lambda: frozenset({os.fsencode(root)}))
         found, left = names_of(paths[0])
     assert sorted(found) == sorted(wanted)
     assert left == 0

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from stanch.agent.host.searching import DEEPEST, Pattern, Searcher
 from stanch.core.errors import ForbiddenHere, TargetGone
-from stanch.core.files import Found, HashKind, Kind, Search, Skipped
+from stanch.core.files import MOUNTED, Found, HashKind, Kind, Search, Skipped
 from stanch.core.types import EndpointPath, Glob
+from tests.mounts import bind, inside
 
 EVERYTHING = tuple(Kind)
 
@@ -216,3 +217,26 @@ def test_hashes_are_taken_on_the_way(tree: Path):
     found = {(one.path.name, one.digests and one.digests.md5) for one in run(search) if isinstance(one, Found)}
     assert ("a.sh", hashlib.md5(b"a.sh", usedforsecurity=False).hexdigest()) in found
     assert {("large", None), ("pipe", None), ("link", None), ("sub", None), ("a.sh", None)} <= found
+
+
+@pytest.mark.root
+@inside
+def test_what_is_mounted_can_be_left_out(tmp_path: Path) -> None:
+    """Folders and files alike, also of the same file system, and the root itself; told as mounted."""
+    for name in ("other/deep", "root/mount", "root/own"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("other/deep/x", "root/own/y", "root/file"):
+        (tmp_path / name).write_text("x")
+    bind(tmp_path / "other", tmp_path / "root" / "mount")
+    bind(tmp_path / "other" / "deep" / "x", tmp_path / "root" / "file")
+
+    def left_out(folder: Path, *, leaves_mounts: bool) -> set[EndpointPath]:
+        found = run(Search(roots=(path_of(folder),), kinds=EVERYTHING, leaves_mounts=leaves_mounts))
+        return {one.path for one in found if isinstance(one, Skipped) and one.why == MOUNTED}
+
+    root = tmp_path / "root"
+    assert left_out(root, leaves_mounts=True) == {path_of(root / "mount"), path_of(root / "file")}
+    assert left_out(root / "mount", leaves_mounts=True) == {path_of(root / "mount")}
+    assert left_out(root, leaves_mounts=False) == set()
+    kept = run(Search(roots=(path_of(root),), leaves_mounts=True))
+    assert [one.path for one in kept if isinstance(one, Found)] == [path_of(root / "own" / "y")]

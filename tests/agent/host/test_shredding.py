@@ -9,7 +9,7 @@ import pytest
 from stanch.agent.host import pinned, shredding
 from stanch.agent.host.inode_flags import APPEND_ONLY, IMMUTABLE, flags_of
 from stanch.agent.host.shredding import shred
-from stanch.core.errors import ActionFailed, ForbiddenHere, TargetGone, Unsupported
+from stanch.core.errors import ActionFailed, ForbiddenHere, Protected, TargetGone, Unsupported
 from stanch.core.files import FileId
 from tests.agent.host.vault_killing.program import killed_at
 from tests.agent.host.vault_world import path_of, set_flags
@@ -289,3 +289,19 @@ def test_random_bytes_differ_from_block_to_block(memory, monkeypatch):
     after = other.read_bytes()
     assert len({after[at : at + 64] for at in range(0, len(after), 4096)}) == 4
     assert len(after) == 3 * 4096 + 100
+
+
+def test_what_must_stay_is_asked_of_the_very_file(memory):
+    """A link that was swapped in after the order was judged does not lead to what the machine needs."""
+    (memory / "real").mkdir()
+    needed = memory / "real" / "needed"
+    needed.write_bytes(CONTENT)
+    (memory / "link").symlink_to(memory / "real")
+
+    def protected(path, status):
+        return "needed" if path == path_of(needed) and status.st_ino == needed.stat().st_ino else None
+
+    named = path_of(memory / "link" / "needed")
+    with pytest.raises(Protected, match="needed"):
+        shred(named, id_of(needed), forbidden=lambda _path: None, protected=protected)
+    assert needed.read_bytes() == CONTENT

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stanch.agent.host.vault_deleted import named_by_process, running_deleted
+from stanch.agent.host.pinned import pin
+from stanch.agent.host.vault_deleted import named_by_process, refuse_another_view, running_deleted
 from stanch.agent.host.vault_parts import path_of
-from stanch.core.errors import TargetGone
+from stanch.core.errors import TargetGone, Unsupported
 from stanch.core.types import EndpointPath
 
 
@@ -70,3 +71,18 @@ def test_a_process_that_is_gone_has_no_program() -> None:
     with pytest.raises(TargetGone):
         named_by_process(gone)
     assert named_by_process(EndpointPath("/proc/4194304/cwd")) == EndpointPath("/proc/4194304/cwd")
+
+
+def test_a_program_of_another_view_is_not_the_file_of_its_name_here(
+    process: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """What a container runs has a name that means another file on this machine."""
+    path = tmp_path / "program"
+    with pin(path_of(path)) as pinned:
+        refuse_another_view(of(process), pinned)
+    path.rename(tmp_path / "moved")
+    path.write_bytes(b"a file of this machine")
+    with pin(path_of(path)) as pinned:
+        refuse_another_view(path_of(path), pinned)
+        with pytest.raises(Unsupported, match="another name"):
+            refuse_another_view(of(process), pinned)

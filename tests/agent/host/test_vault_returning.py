@@ -14,6 +14,7 @@ from stanch.core.errors import (
     Conflict,
     ForbiddenHere,
     NotFound,
+    Protected,
     TargetGone,
     VaultFull,
     VerificationFailed,
@@ -305,3 +306,72 @@ def test_what_another_file_system_cannot_keep_is_told(tmp_path: Path) -> None:
         assert any("flag" in line for line in back.lost)
 
     inside(lambda: asyncio.run(run()))()
+
+
+# --- who would make root write elsewhere -----------------------------------------------------------------------------
+
+
+async def test_a_folder_that_became_a_link_leads_nowhere(world: World) -> None:
+    """Whoever owns the folder could have root put the file into a folder of root's; a fallback serves all the same."""
+    folder, secret = world.files / "own", world.files / "secret"
+    folder.mkdir()
+    secret.mkdir()
+    path = world.file("own/evil")
+    await world.vault.take(taking(path))
+    folder.rename(world.files / "away")
+    folder.symlink_to(secret)
+    with pytest.raises(TargetGone, match="link"):
+        await world.vault.put_back(returning())
+    assert not list(secret.iterdir())
+    back = await world.vault.put_back(returning(fallback=path_of(world.files / "back")))
+    assert back.path == path_of(world.files / "back" / "evil")
+
+
+async def test_another_name_does_not_follow_a_link_either(world: World) -> None:
+    """The file is back, its other name is said to be lost."""
+    folder, secret = world.files / "own", world.files / "secret"
+    folder.mkdir()
+    secret.mkdir()
+    path = world.file("evil")
+    os.link(path, folder / "second")
+    await world.vault.take(taking(path))
+    folder.rmdir()
+    folder.symlink_to(secret)
+    back = await world.vault.put_back(returning())
+    assert (path.exists(), back.others, list(secret.iterdir())) == (True, (), [])
+    assert "second" in back.lost[0]
+
+
+async def test_no_way_leads_through_the_view_of_another_process(world: World) -> None:
+    """What is there may not be what its name says here."""
+    await world.vault.take(taking(world.file()))
+    to = path_of(Path(f"/proc/self/root{world.files}/evil"))
+    with pytest.raises(ActionFailed):
+        await world.vault.put_back(returning(to=to))
+    assert world.left() == []
+
+
+async def test_nothing_is_put_where_even_a_new_file_does_harm(world: World) -> None:
+    """Such as among Stanch's own; its own place stays open to it."""
+    await world.vault.take(taking(world.file()))
+    world.protected = lambda path, status: "it belongs to Stanch itself"
+    with pytest.raises(Protected, match="Stanch"):
+        await world.vault.put_back(returning(to=path_of(world.files / "other")))
+    await world.vault.put_back(returning())
+    assert world.left() == ["evil"]
+
+
+async def test_what_was_changed_since_it_came_back_is_not_the_item(world: World) -> None:
+    """The item is then the only copy, and is put back whole, not said to be there."""
+    path = world.file(content=b"original")
+    await world.vault.take(taking(path))
+    first = await world.vault.put_back(returning(on_conflict=OnConflict.RENAME))
+    assert await world.vault.put_back(returning(on_conflict=OnConflict.RENAME)) == first
+    status = path.stat()
+    path.write_bytes(b"changed!")
+    while path.stat().st_ctime_ns == status.st_ctime_ns:  # within a tick of the kernel's clock
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = await world.vault.put_back(returning(on_conflict=OnConflict.RENAME))
+    assert second.path != first.path
+    assert (world.files / "evil.restored-1").read_bytes() == b"original"

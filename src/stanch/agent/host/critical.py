@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from stanch.agent.path_rules import is_below
@@ -60,6 +61,10 @@ _FILES = {
 }
 """ld.so.preload is not among them: no machine needs it, and attackers plant it."""
 
+_OWN = "it belongs to Stanch itself"
+_MOST_OWN = 50_000
+"""Files of Stanch's own that are known by their inode, too."""
+
 _SERVICE = re.compile(rb"^0::/(?:system\.slice/)?[^\n]*\.service(?:/|$)", re.MULTILINE)
 
 
@@ -93,7 +98,7 @@ class Critical:
 
     def _by_place(self, path: EndpointPath, status: os.stat_result) -> str | None:
         if is_below(path, self._own) is not None:
-            return "it belongs to Stanch itself"
+            return _OWN
         if str(path) in _FILES:
             return _FILES[str(path)]
         for place, why in _PLACES.items():
@@ -124,6 +129,7 @@ class Critical:
         yield from _each(_mapped_by(self._proc / "1"), "pid 1 has it loaded")
         yield from _each((*_SHELLS, *_registered_shells()), "it is a shell of this machine")
         yield from _each((*_INIT, f"{self._proc}/1/exe"), "it is the first program of this machine")
+        yield from _each(_files_in(self._own), _OWN)
 
     def _service_programs(self) -> Iterator[str]:
         for one in self._proc.glob("[0-9]*"):
@@ -137,6 +143,15 @@ def _each(paths: Iterable[str], why: str) -> Iterator[tuple[File, str]]:
         with suppress(OSError):
             status = os.stat(path)  # noqa: PTH116 - /proc/PID/exe is a magic link, not a path to walk
             yield (status.st_dev, status.st_ino), why
+
+
+def _files_in(folders: Iterable[EndpointPath]) -> Iterator[str]:
+    """Files, and those in folders: identity, keys, journal and vault are not destroyed by another name of theirs."""
+    for one in folders:
+        path = os.fsdecode(one.raw)
+        yield path
+        with suppress(OSError), os.scandir(path) as entries:
+            yield from (entry.path for entry in islice(entries, _MOST_OWN) if entry.is_file(follow_symlinks=False))
 
 
 def _libraries() -> Iterator[str]:

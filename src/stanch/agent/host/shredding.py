@@ -35,8 +35,9 @@ def _unprotected(_path: EndpointPath, _status: os.stat_result) -> None:
 def shred(path: EndpointPath, expected: FileId, *, forbidden: Check, protected: Protection = _unprotected) -> Shredded:
     """Overwrite the data of this very file, remove this name, both on the disk when it returns; holes stay holes.
 
-    TargetGone if something else is there by now; what `forbidden` raises; Protected; Unsupported for what is no regular file, or
-    cannot be removed; ActionFailed. Until its first byte is overwritten, nothing is changed; from then on it is lost.
+    TargetGone if something else is there by now; what `forbidden` raises; Protected; Unsupported for what is no
+    regular file, or cannot be removed; ActionFailed. Until its first byte is overwritten, nothing is changed; from then
+    on it is lost.
     """
     with _explained(path):
         try:

@@ -86,7 +86,8 @@ def list_items(*, config: Path, state: Path, socket: Path, as_json: bool) -> Non
         if not after:
             break
     usage = page.get("usage", {})
-    said = f"of {human_size(usage.get('limit', 0))} are used: {human_size(usage.get('size', 0))}, {len(items)} items"
+    count = f"{len(items)} item{'' if len(items) == 1 else 's'}"
+    said = f"{count}; {human_size(usage.get('size', 0))} of {human_size(usage.get('limit', 0))} used"
     _tell({"items": items, "usage": usage}, as_json=as_json, items=items, said=said)
 
 
