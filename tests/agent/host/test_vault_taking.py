@@ -403,3 +403,18 @@ async def test_any_file_comes_back_as_it_was(
     finally:
         if path.exists():
             set_flags(path, 0)
+
+
+async def test_a_name_that_is_aside_is_no_other_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with two names that changes under every copy is copied aside: that name is not taken twice."""
+    path = world.file(content=b"it never rests")
+    second = world.files / "elsewhere" / "second"  # its own folder is looked through first
+    second.parent.mkdir()
+    second.hardlink_to(path)
+    real, moments = vault_taking.same, iter([False] * vault_taking.COPIES)
+    monkeypatch.setattr(vault_taking, "same", lambda before, now: next(moments, True) and real(before, now))
+    item = await world.vault.take(taking(path))
+    assert (item.others, item.names_left, world.left()) == ((path_of(second),), 0, ["elsewhere"])
+    await world.vault.put_back(returning())
+    assert world.left() == ["elsewhere", "elsewhere/second", "evil"]
+    assert path.samefile(second)

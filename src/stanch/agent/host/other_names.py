@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stanch.agent.host.path_calls import path_of
-from stanch.agent.host.pinned import Pinned, same_file
+from stanch.agent.host.pinned import Pinned, leads_to, same_file
 from stanch.core.errors import Cancelled
 from stanch.core.types import MAX_PATH_BYTES, EndpointPath
 
@@ -30,17 +30,24 @@ _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 def other_names(
-    pinned: Pinned, *, most_looked_at: int = MOST_LOOKED_AT, cancelled: Callable[[], bool] = lambda: False
+    pinned: Pinned,
+    *,
+    most_looked_at: int = MOST_LOOKED_AT,
+    cancelled: Callable[[], bool] = lambda: False,
+    aside: bytes | None = None,
 ) -> tuple[list[EndpointPath], int]:
     """The other names of the pinned file on its file system, the nearest first, and how many were not found.
 
     First its own folder is looked through, then what is below each folder above it, up to the root of the mount; it
-    ends once all names are known, or after `most_looked_at` entries. A folder has no other names. Cancelled.
+    ends once all names are known, or after `most_looked_at` entries. If the pinned name was moved `aside`, as this name
+    in its folder, that is none of the others. A folder has no other names. Cancelled.
     """
     status = pinned.status
     if stat.S_ISDIR(status.st_mode) or status.st_nlink <= 1:
         return [], 0
     own = pinned.path.raw
+    if aside is not None and leads_to(pinned.folder, aside, pinned.descriptor):
+        own = _parent(own).rstrip(b"/") + b"/" + aside
     search = _Search(
         status,
         os.fstat(pinned.folder).st_dev,

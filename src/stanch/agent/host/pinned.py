@@ -169,7 +169,7 @@ class Aside:
             os.fsync(self.folder)
 
     def _check(self) -> None:
-        if not _leads_to(self.folder, self.temporary, self.descriptor):
+        if not leads_to(self.folder, self.temporary, self.descriptor):
             raise TargetGone(f"{self._shown} was moved away while it was aside")
 
     @property
@@ -236,7 +236,7 @@ class Pinned:
 
     def still_there(self) -> bool:
         """Does the name in the folder lead to the pinned thing? OSError."""
-        return _leads_to(self.folder, self.name, self.descriptor)
+        return leads_to(self.folder, self.name, self.descriptor)
 
     def refuse_unmovable(self) -> None:
         """Unsupported if its name cannot be taken away, whatever is tried: seen before anything is changed."""
@@ -262,7 +262,7 @@ class Pinned:
             if self._cannot_move_on_overlay(error):
                 return Aside(self.folder, self.descriptor, self.name, self.name)
             self._raise(error, temporary)
-        if not _leads_to(self.folder, temporary, self.descriptor):
+        if not leads_to(self.folder, temporary, self.descriptor):
             self._undo(temporary)
         return Aside(self.folder, self.descriptor, temporary, self.name)
 
@@ -357,7 +357,7 @@ def beside(name: bytes, n: int) -> bytes:
     return name[: MAX_NAME - len(more)] + more
 
 
-def _leads_to(folder: int, name: bytes, descriptor: int) -> bool:
+def leads_to(folder: int, name: bytes, descriptor: int) -> bool:
     """Both are asked now: on an overlay file system, a rename copies a file up and gives it another number."""
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)

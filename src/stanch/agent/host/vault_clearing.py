@@ -38,8 +38,17 @@ class Name:
 def names_of(record: Record, stack: ExitStack) -> Iterator[Name]:
     """Each name, as it is now."""
     for n, path in enumerate(record.names):
-        token = f"{record.item.id[4:]}-{n}"
+        token = _token(record.item.id, n)
         yield Name(token, _in_place(record, path, stack), _found_aside(record, path, token, stack))
+
+
+def first_token(id_: str) -> str:
+    """Recognises the first name of an item while it is aside."""
+    return _token(id_, 0)
+
+
+def _token(id_: str, n: int) -> str:
+    return f"{id_[4:]}-{n}"
 
 
 def _in_place(record: Record, path: EndpointPath, stack: ExitStack) -> Pinned | None:
@@ -150,7 +159,8 @@ def settle(parts: Parts, record: Record, *, links: int | None = None) -> Record 
             for name in names:
                 _keep(name)
         elif _is_gone(record, names, links) or [one for one in names if not _back(one)]:
-            return _finish(parts, record, names)
+            # Some may be back already: what was aside a moment ago is asked for anew.
+            return _finish(parts, record, list(names_of(record, stack)))
     _put_flags(record)
     parts.items.remove(record.item.id)
     return None

@@ -78,6 +78,10 @@ class Busy:
                 self._claimed.discard(key)
 
 
+COUNT_AFTER = 256
+"""Items after which the vault is counted anew, so that a sum of estimates does not drift away."""
+
+
 class Room:
     """How much may still go in. What is being copied counts already."""
 
@@ -86,6 +90,10 @@ class Room:
         self._limit = limit
         self._lock = threading.Lock()
         self._promised = 0
+        self._at_most = 0
+        """Bytes that the vault takes, or fewer."""
+        self._unseen = COUNT_AFTER
+        """How many went in since they were counted."""
 
     @contextmanager
     def promise(self, need: int, what: str) -> Iterator[None]:
@@ -93,6 +101,8 @@ class Room:
         with self._lock:
             self._check(need, what)
             self._promised += need
+            self._at_most += need
+            self._unseen += 1
         try:
             yield
         finally:
@@ -105,7 +115,11 @@ class Room:
             self._check(need, what)
 
     def _check(self, need: int, what: str) -> None:
-        limit, used = self._limit(), self._items.used() + self._promised
+        limit = self._limit()
+        if self._unseen >= COUNT_AFTER or self._at_most + self._promised + need > limit:
+            # To look at every item for each that comes would take hours for ten thousand.
+            self._at_most, self._unseen = self._items.used(), 0
+        used = self._at_most + self._promised
         if used + need > limit:
             raise VaultFull(f"The vault has no room for {what}", got=f"{need} bytes", expected=max(0, limit - used))
         free = self._spare()

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from stanch.agent.host.metadata import Metadata, capture, extents, info_of
 from stanch.agent.host.other_names import other_names
-from stanch.agent.host.pinned import Pinned, pin
-from stanch.agent.host.vault_clearing import clear, move_aside, same, settle, written_to
+from stanch.agent.host.pinned import Pinned, aside_name, pin
+from stanch.agent.host.vault_clearing import clear, first_token, move_aside, same, settle, written_to
 from stanch.agent.host.vault_content import Changed, Hashes, seal, sealed_size
 from stanch.agent.host.vault_deleted import named_by_process, refuse_another_view, running_deleted
 from stanch.agent.host.vault_items import Record, Stage, unusable
@@ -296,7 +296,9 @@ class _Take:
         """Its other names that may be taken, and how many are left."""
         if self.taking.keep_original or self.source.pinned is None or self.source.kind is Kind.FOLDER:
             return (), 0
-        names, left = other_names(self.source.pinned, cancelled=self.work.watch.stop.is_set)
+        # Moved aside before it was copied, it has its own name twice: as it was, and as it is.
+        aside = aside_name(first_token(self.taking.id))
+        names, left = other_names(self.source.pinned, cancelled=self.work.watch.stop.is_set, aside=aside)
         self._refuse_needed(names)
         allowed = tuple(one for one in names if self._allowed(one))[:MAX_NAMES]
         return allowed, left + len(names) - len(allowed)
