@@ -19,7 +19,7 @@ setup: ## Make .venv and install what is missing (every other command does this 
 demo: setup ## Watch an attack being stopped on this machine; ARGS="--json --keep" for more
 	@$(run)/stanch demo $(ARGS)
 
-check: lint types unit ## Format, lint, types, unit tests: under a minute, no root
+check: lint types unit ## Format, lint, types, unit tests: two or three minutes, no root
 
 test: check fresh rest ## The whole of CI: check, then everything that needs root, namespaces or time
 
