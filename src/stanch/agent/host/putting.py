@@ -20,10 +20,9 @@ from typing import TypeVar
 
 from stanch.agent.host.inode_flags import APPEND_ONLY, IMMUTABLE, flags_of
 from stanch.agent.host.metadata import info_of
-from stanch.agent.host.mounts import mount_of
+from stanch.agent.host.mounts import MADE_UP, mount_of
 from stanch.agent.host.path_calls import open_folder, path_of
 from stanch.agent.host.pinned import aside_name, place, same_file
-from stanch.agent.host.searching import MADE_UP
 from stanch.agent.path_rules import is_below
 from stanch.core.errors import (
     ActionFailed,

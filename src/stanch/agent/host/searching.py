@@ -17,6 +17,7 @@ from pathlib import Path
 
 from stanch.agent.host.digests import digests_of
 from stanch.agent.host.metadata import extents, info_of
+from stanch.agent.host.mounts import MADE_UP
 from stanch.agent.host.other_names import mount_points
 from stanch.agent.host.pinned import kind_of, same_file
 from stanch.core.errors import ForbiddenHere, StanchError, TargetGone
@@ -37,26 +38,6 @@ DEEPEST = 400
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-MADE_UP = frozenset(
-    {
-        *(
-            "proc",
-            "sysfs",
-            "cgroup",
-            "cgroup2",
-            "debugfs",
-            "tracefs",
-            "securityfs",
-            "devpts",
-            "mqueue",
-            "bpf",
-            "pstore",
-        ),
-        *("configfs", "fusectl", "hugetlbfs", "binfmt_misc", "efivarfs", "rpc_pipefs", "nsfs", "autofs", "selinuxfs"),
-    }
-)
-"""File systems whose files the kernel makes up, or whose folders do something when they are entered."""
 
 Batch = list[Found | Skipped]
 Forbidden = Callable[[EndpointPath], None]

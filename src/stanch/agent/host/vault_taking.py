@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from stanch.agent.host.metadata import Metadata, capture, extents, info_of
+from stanch.agent.host.mounts import MADE_UP, mount_of
 from stanch.agent.host.other_names import other_names
 from stanch.agent.host.pinned import Pinned, aside_name, pin
 from stanch.agent.host.vault_clearing import clear, first_token, move_aside, same, settle, written_to
@@ -23,7 +24,6 @@ from stanch.agent.host.vault_content import Changed, Hashes, seal, sealed_size
 from stanch.agent.host.vault_deleted import named_by_process, refuse_another_view, running_deleted
 from stanch.agent.host.vault_items import Record, Stage, unusable
 from stanch.agent.host.vault_parts import Parts, Work, here
-from stanch.agent.host.vault_places import refuse_made_up
 from stanch.core.errors import (
     ActionFailed,
     ForbiddenHere,
@@ -135,7 +135,7 @@ def _refuse(parts: Parts, work: Work, taking: Taking, source: Source) -> None:
         raise Protected(f"{source.path} must stay: it is the vault's own")
     if taking.expected is not None and taking.expected.sha1 is not None:
         raise Unsupported("What is taken is known by its MD5 or SHA-256", got="a SHA-1")
-    refuse_made_up(source.path, source.descriptor)
+    _refuse_made_up(source)
     if source.pinned is not None and not taking.keep_original:
         source.pinned.refuse_unmovable()
     why = None if taking.critical_too else parts.why_protected(source.path, status)
@@ -151,6 +151,17 @@ def is_below(path: EndpointPath, folder: Path) -> bool:
 
 
 _OWNER = "Only the local policy on the endpoint can except it."
+
+
+def _refuse_made_up(source: Source) -> None:
+    """By the mount of what is held, not by its path."""
+    kind = mount_of(source.descriptor).kind
+    if kind in MADE_UP:
+        raise Unsupported(
+            f"{source.path} cannot be taken",
+            got=f"something of {kind}, which the kernel makes up",
+            expected="a file on a disk",
+        )
 
 
 @dataclass(frozen=True, slots=True)
