@@ -17,7 +17,7 @@ from stanch.core.errors import (
     VerificationFailed,
 )
 from stanch.core.files import Kind
-from stanch.core.host import Held
+from stanch.core.processes import Held
 from stanch.core.settings import GroupSettings, VaultSettings
 from stanch.core.types import hours
 from stanch.core.vault import item_id

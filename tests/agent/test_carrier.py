@@ -77,6 +77,16 @@ async def test_a_result_too_large_for_a_report_is_a_failure(machine: Machine, mo
         assert (two.state, two.result, two.error and two.error.code) == (State.DONE, None, "too-large")
 
 
+async def test_a_result_is_measured_in_bytes(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters that take four bytes cannot make a report that the link refuses again and again."""
+    monkeypatch.setattr("stanch.agent.attempt.MAX_RESULT_BYTES", 60)
+    async with machine.agent() as agent:
+        await agent.executor.accept(machine.server.order("tsk_1", "read", params={"key": "\U0001f600" * 20}))
+        report = await agent.ended("tsk_1")
+        assert report.error
+        assert report.error.code == "too-large"
+
+
 async def test_an_action_that_gives_up_by_itself_has_failed(machine: Machine, script: Script) -> None:
     """An action that cancels itself is no cancelled task."""
 

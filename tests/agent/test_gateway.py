@@ -1,15 +1,22 @@
 """Requests to the gateway: through whichever address answers, with every failure as an error of ours."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from stanch.agent.backoff import Backoff
 from stanch.agent.gateway import Gateway, _error_of
 from stanch.agent.resolve import Target
+from stanch.agent.terminal_link import TerminalLink, dial_through
 from stanch.core.errors import Denied, Invalid, NotFound, StanchError, TooLarge, Unavailable
 from stanch.core.frames import EVIDENCE_PATH
+from stanch.core.terminal import Closed, Why
+from stanch.core.terminal_wire import TERMINAL_PATH, Joined, read_word
 from tests.fakes.gateway import FakeGateway, gateway
+from tests.fakes.terminal_person import FakePerson
+from tests.fakes.waiting import eventually
 
 CA = "/v1/ca"
 
@@ -123,3 +130,70 @@ async def test_a_refusal_of_the_certificate_before_says_nothing(server, tmp_path
         monkeypatch.setattr(way, "_ask", refuse)
         with pytest.raises(Denied):
             await way.request("GET", CA)
+
+
+# --- WebSockets ------------------------------------------------------------------------------------------------------
+
+TERMINAL = f"{TERMINAL_PATH}/tsk_1"
+
+
+async def test_a_websocket_goes_through_the_first_address_that_answers(server, tmp_path):
+    """It finds its way as requests do, and proves who we are."""
+    server.person = FakePerson()
+    async with to(server, tmp_path, 1, server.port) as way, way.connected(TERMINAL, max_message=1000) as socket:
+        await socket.send_str(Joined(have=0).model_dump_json())
+        assert read_word((await socket.receive()).data) == Joined(have=0)
+
+
+async def test_a_websocket_past_a_stranger(server, tmp_path):
+    """Whoever cannot prove to be our server is passed over; if there is nobody else, it is an outage."""
+    server.person = FakePerson()
+    async with gateway(tmp_path) as stranger:
+        async with to(server, tmp_path, stranger.port, server.port) as way, way.connected(TERMINAL, max_message=9):
+            pass
+        async with to(server, tmp_path, stranger.port) as way:
+            with pytest.raises(Unavailable, match="prove who it is"):
+                async with way.connected(TERMINAL, max_message=9):
+                    pass
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, NotFound), (410, NotFound), (401, Denied), (403, Denied), (503, Unavailable)]
+)
+async def test_a_refused_websocket_says_what_that_means(server, tmp_path, status, error):
+    """Nothing there, not wanted, or trouble: told apart by the status."""
+    server.terminal_status = status
+    async with to(server, tmp_path, server.port) as way:
+        with pytest.raises(error):
+            async with way.connected(TERMINAL, max_message=9):
+                pass
+
+
+async def test_nobody_answers_a_websocket(server, tmp_path):
+    """Without an address that answers, it is an outage."""
+    for ports in ((), (1,)):
+        async with to(server, tmp_path, *ports) as way:
+            with pytest.raises(Unavailable):
+                async with way.connected(TERMINAL, max_message=9):
+                    pass
+
+
+async def test_a_terminal_over_real_connections_that_are_cut(server, tmp_path):
+    """Through TLS and a server that cuts connections, every byte arrives once, and the end is told."""
+    server.person = FakePerson(cuts=[3, 0, 5, 2])
+    output = bytes(n % 251 for n in range(500_000))
+    closed = Closed(why=Why.EXIT, code=0, pid=7, sent=len(output), received=0)
+    async with to(server, tmp_path, server.port) as way:
+        link = TerminalLink(task="tsk_1", dial=dial_through(way), backoff=lambda: Backoff(first=0.001, longest=0.002))
+        async with link as one, asyncio.timeout(20):
+            server.person.type("abc")
+            for start in range(0, len(output), 50_000):
+                while one.outgoing.room < 50_000:
+                    one.room.clear()
+                    await one.room.wait()
+                one.outgoing.put(output[start : start + 50_000])
+                one.wake()
+            await eventually(lambda: one.typed.waiting == 3)
+            await one.finish(closed)
+    assert bytes(server.person.shown) == output
+    assert server.person.closed == closed

@@ -49,6 +49,40 @@ def test_forbidden_and_allowed_actions(tmp_path: Path) -> None:
             ask(policy, name)
 
 
+@pytest.mark.parametrize("text", [None, "", "[actions]\nallow = ['shell']\n", "[actions]\nenable = ['isolate']\n"])
+def test_the_shell_must_be_switched_on(tmp_path: Path, text: str | None) -> None:
+    """Without a line that names it, file or no file, the shell is refused, and told how it would be switched on."""
+    policy = LocalPolicy(tmp_path / "agent.toml") if text is None else policy_of(tmp_path, text)
+    with pytest.raises(ForbiddenHere, match="has not switched shell on") as refused:
+        ask(policy, "shell")
+    assert refused.value.hint is not None
+    _, _, line = refused.value.hint.partition("[actions]: ")
+    assert str(tmp_path / "agent.toml") in refused.value.hint
+    ask(policy_of(tmp_path, f"[actions]\n{line}\n"), "shell")
+
+
+def test_a_line_that_is_there_is_kept_in_the_advice(tmp_path: Path) -> None:
+    """Who follows the advice loses nothing that was switched on before."""
+    with pytest.raises(ForbiddenHere) as refused:
+        ask(policy_of(tmp_path, "[actions]\nenable = ['other']\n"), "shell")
+    assert refused.value.hint is not None
+    assert 'enable = ["other", "shell"]' in refused.value.hint
+
+
+def test_what_is_switched_on_may_still_be_forbidden(tmp_path: Path) -> None:
+    """`forbid` wins over `enable`, too."""
+    policy = policy_of(tmp_path, "[actions]\nenable = ['shell']\nforbid = ['shell']\n")
+    with pytest.raises(ForbiddenHere, match="forbids shell"):
+        ask(policy, "shell")
+    assert policy.warnings(ACTIONS) == ()
+
+
+def test_a_shell_makes_every_other_limit_void(tmp_path: Path) -> None:
+    """The owner who switches it on is told so."""
+    policy = policy_of(tmp_path, "[actions]\nenable = ['shell']\n[paths]\nforbid = ['/root']\n")
+    assert policy.warnings(ACTIONS) == ("shell is enabled: no other limit in this file binds whoever is given it",)
+
+
 @pytest.mark.parametrize(
     "path", ["/root", "/root/", "/root/.ssh/id", "//root/x", "/tmp/../root/x", "/./root", r"/ro\x6ft/x"]
 )
@@ -226,3 +260,34 @@ def test_a_broken_file_forbids_every_path(tmp_path: Path) -> None:
     with pytest.raises(ForbiddenHere):
         policy.path_rules().check(EndpointPath("/tmp/x"))
     assert (policy.may_be_taken(), policy.vault_folder(tmp_path)) == ((), tmp_path)
+
+
+def test_the_section_about_programs(tmp_path: Path) -> None:
+    """Which folders programs may be run from, and whether scripts and interpreters may."""
+    rules = policy_of(
+        tmp_path, '[programs]\nallow = ["/opt/incident", "/usr/bin"]\ninterpreters = false\n'
+    ).path_rules()
+    rules.check_program(EndpointPath("/opt/incident/collect"))
+    for one in ("/srv/collect", "/usr/bin/dash"):
+        with pytest.raises(ForbiddenHere):
+            rules.check_program(EndpointPath(one))
+    with pytest.raises(ForbiddenHere):
+        rules.check_interpreter(EndpointPath("/opt/incident/x.sh"), EndpointPath("/usr/bin/dash"))
+
+
+def test_without_the_section_every_program_may_be_run(tmp_path: Path) -> None:
+    """Shells, too; an empty list allows none."""
+    rules = policy_of(tmp_path, "[programs]\n").path_rules()
+    rules.check_program(EndpointPath("/usr/bin/dash"))
+    rules.check_interpreter(EndpointPath("/opt/x.sh"), EndpointPath("/usr/bin/dash"))
+    with pytest.raises(ForbiddenHere):
+        policy_of(tmp_path, "[programs]\nallow = []\n").path_rules().check_program(EndpointPath("/bin/true"))
+
+
+@pytest.mark.parametrize("wrong", ['alow = ["/opt"]', 'allow = "/opt"', 'allow = ["opt"]', 'interpreters = "perhaps"'])
+def test_a_limit_of_programs_that_is_misspelt_forbids_everything(tmp_path: Path, wrong: str) -> None:
+    """It must not be no limit."""
+    policy = policy_of(tmp_path, f"[programs]\n{wrong}\n")
+    assert policy.broken
+    with pytest.raises(ForbiddenHere):
+        policy.path_rules().check(EndpointPath("/opt/incident/collect"))

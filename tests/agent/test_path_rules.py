@@ -58,3 +58,37 @@ def test_everything_is_below_the_root() -> None:
 def test_components_are_worked_out_by_name() -> None:
     """Dots and doubled slashes change nothing."""
     assert components(b"//a/./b/../c/") == [b"a", b"c"]
+
+
+def test_programs_may_be_allowed_from_some_folders_only(tmp_path: Path) -> None:
+    """By whole components, and by what a link in the owner's list leads to."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    rules = PathRules(programs=paths("/opt/incident", f"{tmp_path}/link"))
+    rules.check_program(EndpointPath("/opt/incident/collect"))
+    rules.check_program(EndpointPath(f"{tmp_path.resolve()}/real/tool"))
+    for one in ("/opt/incidental/x", "/bin/sh", "/opt"):
+        with pytest.raises(ForbiddenHere, match="forbids to run this program"):
+            rules.check_program(EndpointPath(one))
+    with pytest.raises(ForbiddenHere, match="no folder"):
+        PathRules(programs=()).check_program(EndpointPath("/bin/true"))
+
+
+def test_interpreters_may_be_forbidden() -> None:
+    """And scripts with them, whatever runs those."""
+    rules = PathRules(interpreters=False)
+    rules.check_program(EndpointPath("/opt/incident/collect"))
+    for one in ("/usr/bin/dash", "/usr/bin/env", "/usr/bin/python3.11"):
+        with pytest.raises(ForbiddenHere, match="interpreters"):
+            rules.check_program(EndpointPath(one))
+    with pytest.raises(ForbiddenHere, match="scripts"):
+        rules.check_interpreter(EndpointPath("/opt/tool"), EndpointPath("/opt/own-language"))
+
+
+def test_where_programs_are_limited_no_variable_leads_around_it() -> None:
+    """What loads code into an allowed program is refused; without limits, an order may set what it likes."""
+    PathRules().check_environment(["LD_PRELOAD", "LANG"])
+    for rules in (PathRules(interpreters=False), PathRules(programs=paths("/opt"))):
+        rules.check_environment(["LANG", "DEPTH"])
+        with pytest.raises(ForbiddenHere, match="LD_PRELOAD"):
+            rules.check_environment(["LANG", "LD_PRELOAD"])

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("quarantine", ["--size", "20", "--times", "2"], "in_median_s"),
         ("dispatch", ["--agents", "20", "--rounds", "1"], "order_to_all_committed_s"),
+        ("process_table", ["--processes", "5", "--rounds", "2"], "table_with_hashes_median_ms"),
         ("roundtrip", ["--orders", "5"], "roundtrip_median_ms"),
         (
             "transfer",
@@ -35,6 +36,12 @@ ROOT = Path(__file__).parents[2]
                 "3",
             ],
             "evidence_mib_per_s",
+        ),
+        pytest.param(
+            "processes",
+            ["--times", "1", "--processes", "60", "--table-processes", "20", "--table-rounds", "1"],
+            "dead_and_verified_median_ms",
+            marks=pytest.mark.root,
         ),
         pytest.param(
             "isolation",

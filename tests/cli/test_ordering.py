@@ -174,6 +174,79 @@ def test_an_order_is_addressed_to_a_group(run, signed_in, terminal, monkeypatch)
     assert f"on {MANY + 1} endpoints (group web)" in asked[0]
 
 
+# --- what must be typed ----------------------------------------------------------------------------------------------
+
+
+def rebooted(stub):
+    """The orders to restart machines that were sent."""
+    return stub.asked("POST /actions/reboot/orders")
+
+
+def test_a_person_types_the_name_of_the_endpoint(run, signed_in, terminal):
+    """It is shown, typed, and sent; a yes in advance is not enough."""
+    terminal("web-01")
+    ended = run("reboot", "ept_1", "--yes")
+    assert ended.code == 0, ended.err
+    assert "web-01" in ended.err
+    assert [one["confirm"] for one in rebooted(signed_in)] == ["web-01"]
+
+
+@pytest.mark.parametrize("typed", ["", "yes", "web-02", "2"])
+def test_anything_else_orders_nothing(run, signed_in, terminal, typed):
+    """Whoever is not sure does not type it by chance."""
+    terminal(typed)
+    assert run("reboot", "web-01").code == 10
+    assert rebooted(signed_in) == []
+
+
+@pytest.mark.parametrize("targets", [("--group", "web"), ("--label", "env=prod"), ("web-01", "--label", "env=prod")])
+def test_of_several_endpoints_their_number_is_typed(run, signed_in, terminal, targets):
+    """Each counts once, and the first ones are shown."""
+    signed_in.endpoints = [
+        an_endpoint(n, labels=("env=prod",)).model_copy(update={"groups": ("web",)}) for n in range(1, MANY + 3)
+    ]
+    terminal(str(MANY + 2))
+    ended = run("shutdown", *targets)
+    assert ended.code == 0, ended.err
+    assert "web-01, web-02" in ended.err
+    assert "and others" in ended.err
+    assert signed_in.asked("POST /actions/shutdown/orders")[0]["confirm"] == str(MANY + 2)
+
+
+@pytest.mark.parametrize(("action", "answers"), [("shutdown", [str(MANY)]), ("isolate", [])])
+def test_an_endpoint_that_was_revoked_is_not_counted(run, fleet, terminal, action, answers):
+    """No order goes to it: the server would refuse the number of all, whatever was typed; nor does it make many."""
+    fleet.endpoints = [fleet.endpoints[0].model_copy(update={"revoked": True}), *fleet.endpoints[1:]]
+    terminal(*answers)
+    ended = run(action, "--label", "env=prod")
+    assert ended.code == 0, ended.err
+    assert "web-01" not in ended.err
+
+
+def test_a_script_says_it_in_advance(run, signed_in):
+    """Without it, nothing is ordered and nobody is asked; what it says is the server's to compare."""
+    refused = run("reboot", "web-01", "--yes")
+    assert refused.code == 2
+    assert "--confirm" in refused.err
+    assert rebooted(signed_in) == []
+    assert run("reboot", "web-01", "--confirm", "web-01").code == 0
+    assert [one["confirm"] for one in rebooted(signed_in)] == ["web-01"]
+
+
+def test_a_dry_run_needs_no_typing(run, signed_in, terminal):
+    """It changes nothing."""
+    terminal()
+    assert run("reboot", "web-01", "--dry-run").code == 0
+    assert "confirm" not in rebooted(signed_in)[0]
+
+
+def test_only_what_must_be_typed_has_the_option(run, signed_in):
+    """By the declaration of the action, and nothing else."""
+    for action in load().values():
+        flags = {flag for option in order_command(action).params for flag in option.opts}
+        assert ("--confirm" in flags) is action.typed
+
+
 # --- files that are uploaded -----------------------------------------------------------------------------------------
 
 PUT = ("put-file", "web-01", "--content", "tool.sh", "--path", "/opt/tool.sh")

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.cli.render import Fields, Note, Table, blocks, human_size, show, summary
+from stanch.actions.kill_process import Killed, Restarter
+from stanch.cli import render
+from stanch.cli.render import Fields, Listing, Note, Table, blocks, human_size, show, summary
 from stanch.core.action import Plan, Step
 from stanch.core.files import FileInfo, FileType
 from stanch.core.model import Model
-from stanch.core.types import Duration, EvidenceRef, Instant, Secret, Text
+from stanch.core.processes import OpenSocket
+from stanch.core.types import Duration, EvidenceRef, Instant, Printed, Secret, Size, Text
 
 REF = EvidenceRef(id="evi_1", name="/tmp/x", size=1536, sha256="a" * 64)
 
@@ -36,6 +39,20 @@ class Whole(Model):
     evidence: EvidenceRef = REF
     inner: Leaf = Leaf(number=1, title="in")
     leaves: tuple[Leaf, ...] = (Leaf(number=1, title="root"), Leaf(number=22, title="child", depth=1))
+
+
+class Stream(Model):
+    """What was printed."""
+
+    written: Size = Size(0)
+    text: Printed = ""
+
+
+class Ran(Model):
+    """Two streams."""
+
+    stdout: Stream
+    stderr: Stream
 
 
 def test_a_value_becomes_fields_notes_and_tables():
@@ -133,6 +150,66 @@ def test_files_are_one_short_line_each():
     assert note == Note("Fetch each with: stanch evidence get EVIDENCE")
 
 
+class Row(Model):
+    """Some that always speak, some that seldom do."""
+
+    name: Text
+    count: int
+    seldom: Text = ""
+    off: bool = False
+    number: int = 0
+    several: tuple[Text, ...] = ()
+    on: bool = True
+
+
+class Rows(Model):
+    """A table of them."""
+
+    rows: tuple[Row, ...]
+
+
+def test_what_says_nothing_in_any_row_has_no_column_in_a_wide_table(monkeypatch):
+    """What is empty, zero or off unless it is set; not what must be given, nor what is on unless it is set."""
+    monkeypatch.setattr(render, "WIDE", len(Row.model_fields))
+    quiet, loud = Row(name="", count=0), Row(name="", count=0, seldom="x", off=True, number=1, several=("y",))
+    assert next(blocks(Rows(rows=(quiet, quiet)))).columns == ("name", "count", "on")
+    assert next(blocks(Rows(rows=(quiet, loud)))).columns == tuple(Row.model_fields)
+
+
+def test_a_narrow_table_says_no_too():
+    """That whatever restarts an ended process was itself not ended must be seen."""
+    one = Restarter(pid=7, name="watch")
+    (table,) = [block for block in blocks(Killed(processes=(), respawned_by=(one,))) if isinstance(block, Table)]
+    assert dict(zip(table.columns, table.rows[0], strict=True))["ended"] == "no"
+
+
+class Silent(Model):
+    """Nothing must be said of it."""
+
+    remark: Text = ""
+    depth: int = 0
+
+
+class Silents(Model):
+    """A table of them."""
+
+    rows: tuple[Silent, ...]
+
+
+def test_rows_that_all_say_nothing_are_rows_all_the_same():
+    """How many there are can be seen."""
+    assert next(blocks(Silents(rows=(Silent(), Silent())))) == Table(("remark",), (("",), ("",)), "rows", tree=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [("LISTEN", "tcp 0.0.0.0:22 LISTEN"), ("ESTAB", "tcp 0.0.0.0:22 > 10.0.0.1:9 ESTAB")],
+)
+def test_a_socket_is_short(state, text):
+    """The peer is told where there is one."""
+    assert show(OpenSocket(protocol="tcp", local="0.0.0.0:22", remote="10.0.0.1:9", state=state)) == text
+
+
 def test_of_one_file_the_whole_command_is_told():
     """It can be copied."""
     _rows, note = blocks(Files(files=(Taken(path="/a"),)))
@@ -150,3 +227,12 @@ def test_pieces_of_evidence_say_how_to_fetch_them():
     rows, note = blocks(Pieces(evidence=(REF, REF)))
     assert rows.columns[0] == "id"
     assert "evidence get" in note.text
+
+
+def test_what_a_program_printed_is_shown_in_lines():
+    """Each line on its own, harmless to a terminal, under the name of its stream; nothing for an empty one."""
+    ran = Ran(stdout=Stream(text="one\ttwo\r\n\x1b[31mred\n"), stderr=Stream())
+    first, *rest = blocks(ran)
+    assert isinstance(first, Fields)
+    assert [name for name, _ in first.rows] == ["stdout written", "stderr written"]
+    assert rest == [Listing(("one     two", "\\x1b[31mred"), "stdout")]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from stanch.cli import service
-from stanch.cli.service import FILES, HEAD, LINKS, RULES, UNITS, files
+from stanch.cli.service import files
 from stanch.core.errors import Invalid
+from stanch.disk.service_files import FILES, HEAD, LINKS, RULES, UNITS
 from tests.house.source import ROOT
 
 

@@ -290,6 +290,12 @@ def test_undo_must_exist() -> None:
         Registry([replace(NUDGE, undo=Undo("nudge", _back, otherwise=Undo("unnudge", _back)))])
 
 
+def test_an_undo_need_not_be_typed() -> None:
+    """Nobody is asked to type anything by an undo, so it must not be done by an action that wants it."""
+    with pytest.raises(DeclarationError, match="typed"):
+        Registry([replace(NUDGE, undo=Undo("kick_it", _back)), replace(NUDGE, name="kick_it", typed=True)])
+
+
 def test_risks_are_comparable() -> None:
     """Risks grow from reading to destroying."""
     assert [risk.rank for risk in (Risk.READ_ONLY, Risk.DISRUPTIVE, Risk.DESTRUCTIVE)] == [0, 1, 2]
@@ -315,6 +321,11 @@ def test_a_check_is_a_verdict() -> None:
             "List should have at most 10 items after validation, not 11",
         ),
         ("Field required", "Field required"),
+        (
+            "Input should be less than or equal to datetime.timedelta(days=1, seconds=120)",
+            "Input should be less than or equal to 1d2m",
+        ),
+        ("Input should be at least datetime.timedelta(seconds=1)", "Input should be at least 1s"),
     ],
 )
 def test_an_expectation_is_said_once_and_in_words_of_everyday(pydantic: str, ours: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from stanch.core.files import FileId
 from stanch.core.holding import MAX_HOLDERS, ended_of, holders_of, meant, still_held
-from stanch.core.host import Held
+from stanch.core.processes import Held
 from stanch.core.types import EndpointPath
 from tests.fakes.host import FakeEndpoint
 

@@ -3,8 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from stanch.core.host import Effect, Process, ProcessId
+from stanch.core.host import Effect
 from stanch.core.network import Peer
+from stanch.core.processes import Process, ProcessId
 
 
 def test_a_process_is_named_by_pid_and_start() -> None:

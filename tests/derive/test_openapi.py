@@ -1,6 +1,7 @@
 """Bodies of orders, and entries of the list of actions."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
@@ -56,3 +57,15 @@ def test_undo_is_an_action_or_a_reason():
     assert views["isolate"] == "release"
     assert views["list_processes"] is None
     assert action_view(do_everything).undo == "It was only a test | really."
+
+
+def test_a_typed_action_says_that_it_must_be_confirmed():
+    """In its entry and in the body of its orders; the field itself is that of every order."""
+    typed = replace(do_nothing, typed=True)
+    assert action_view(typed).typed
+    assert not action_view(do_nothing).typed
+    field = order_body(typed).model_json_schema()["properties"]["confirm"]
+    assert "Needed" in field["description"]
+    assert order_body(typed).model_validate({"endpoints": ["a"], "confirm": "a"}).confirm == "a"
+    with pytest.raises(ValidationError, match="confirm"):
+        order_body(typed).model_validate({"endpoints": ["a"], "confirm": "a" * 201})

@@ -1,6 +1,7 @@
 """The generated pages."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -65,3 +66,9 @@ def test_every_error_is_listed():
     for kind in error_classes():
         if kind.__module__ == "stanch.core.errors":
             assert f"`{kind.code}` | {kind.http_status} | {kind.openc2_status} | {kind.exit_code} |" in page
+
+
+def test_what_must_be_typed_is_told():
+    """On the page of an action that must be confirmed, and on no other."""
+    assert "`--confirm`" in action_page(replace(do_nothing, typed=True))
+    assert "`--confirm`" not in action_page(do_nothing)

@@ -52,7 +52,9 @@ from stanch.core.frames import (
     Welcome,
     read_agent_frame,
 )
+from stanch.core.terminal_wire import TERMINAL_PATH
 from stanch.core.types import EvidenceRef
+from tests.fakes.terminal_person import FakePerson, ServerSocket
 
 PEM = serialization.Encoding.PEM
 ENDPOINT = "ep_test"
@@ -171,6 +173,10 @@ class FakeGateway:
     uploads: dict[str, bytes] = field(default_factory=dict)
     cut_uploads: int = 0
     """So many of the next answers with an upload are cut in the middle."""
+    person: FakePerson | None = None
+    """Who waits at every terminal."""
+    terminal_status: int | None = None
+    """HTTP status with which terminals are refused."""
 
     def __post_init__(self) -> None:
         self.news = asyncio.Condition()
@@ -214,6 +220,7 @@ class FakeGateway:
                 web.post(EVIDENCE_PATH + "/{id}/holes", self._holes),
                 web.post(EVIDENCE_PATH + "/{id}/finish", self._finish),
                 web.get(UPLOAD_PATH + "/{id}", self._upload),
+                web.get(TERMINAL_PATH + "/{task}", self._terminal),
             ]
         )
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -396,6 +403,15 @@ class FakeGateway:
             return answer
         await answer.write(data)
         return answer
+
+    async def _terminal(self, request: web.Request) -> web.StreamResponse:
+        _who(request)
+        if self.terminal_status is not None or self.person is None:
+            return web.Response(status=self.terminal_status or 404)
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        await self.person.serve(ServerSocket(socket, request))
+        return socket
 
     def _refuse_if_unwell(self) -> None:
         if self.unwell > 0:

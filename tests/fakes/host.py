@@ -6,20 +6,27 @@ Each fake keeps its state in plain attributes that a test may set and read, and 
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from stanch.core.evidence import Source
 from stanch.core.exclusion import Exclusion, Opening, Profile, fixed_networks, openings
-from stanch.core.files import FileId
-from stanch.core.host import Effect, Held, Holder, Host, Process, ProcessId, Record, Source
+from stanch.core.host import Effect, Host, Record
 from stanch.core.network import Block, IsolationRules, IsolationState, KernelIsolation, Peer, Resolved, Socket
 from stanch.core.settings import GroupSettings
 from stanch.core.types import AnyAddress, EvidenceRef
+from tests.fakes.accounts import FakeAccounts
+from tests.fakes.autoruns import FakeAutoruns
+from tests.fakes.containers import FakeContainers
 from tests.fakes.files import FakeFiles, FakeUploads
 from tests.fakes.life import AgentKilled, FakeClock, Life  # noqa: F401 - tests take AgentKilled from here
+from tests.fakes.machine import FakeMachine
+from tests.fakes.processes import FakeProcesses
+from tests.fakes.started_programs import FakePrograms
+from tests.fakes.terminals import FakeTerminals
 from tests.fakes.vault import FakeVault
 
 SERVER = Peer(address=ip_address("192.0.2.1"), port=8443)
@@ -223,117 +230,6 @@ class FakeServer:
         return self.answers
 
 
-# --- processes -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class FakeProcesses:
-    """Processes in a table; `add` them, and say which of them fight back."""
-
-    life: Life = field(default_factory=Life)
-    table: dict[int, Process] = field(default_factory=dict)
-    stopped: set[ProcessId] = field(default_factory=set)
-    protected: dict[int, str] = field(default_factory=dict)
-    """Pid to the reason."""
-    forks: dict[int, int] = field(default_factory=dict)
-    """Pid to how many children it still makes, each just before it is stopped: the race that a look always loses."""
-    respawns: set[int] = field(default_factory=set)
-    """Pids that replace a child that was killed, while they run."""
-    undying: set[int] = field(default_factory=set)
-    """Pids that are inside the kernel and take no signal."""
-    killed: list[ProcessId] = field(default_factory=list)
-    """In order, each only once unless it was killed twice."""
-    held: list[tuple[ProcessId, FileId, Held]] = field(default_factory=list)
-    """Who holds which file, and how."""
-    tick: int = 1000
-
-    def __post_init__(self) -> None:
-        if not self.table:
-            self.add(1, parent=0, name="init")
-
-    def add(self, pid: int, *, parent: int = 1, **fields: Any) -> ProcessId:
-        """A new process, or another one with the same pid."""
-        self.tick += 1
-        known = {"user": "root", "name": f"p{pid}", "executable": f"/bin/p{pid}", "arguments": f"p{pid}", "memory": 0}
-        row = {"pid": pid, "parent": parent, "started": self.tick, "state": "S", **known, **fields}
-        self.table[pid] = Process.model_validate(row)
-        return self.table[pid].id
-
-    def running(self, one: ProcessId) -> bool:
-        """Is it this process, and does it take CPU time?"""
-        return self._is_there(one) and one not in self.stopped
-
-    def _is_there(self, one: ProcessId) -> bool:
-        found = self.table.get(one.pid)
-        return found is not None and found.id == one
-
-    async def list(self) -> Sequence[Process]:
-        roots = [one for one in self.table.values() if one.parent not in self.table]
-        return [one for root in roots for one in self._below(root, 0)]
-
-    def _below(self, one: Process, depth: int) -> Iterator[Process]:
-        yield one.model_copy(update={"depth": depth})
-        for child in [child for child in self.table.values() if child.parent == one.pid]:
-            yield from self._below(child, depth + 1)
-
-    async def find(self, pid: int) -> Process | None:
-        return self.table.get(pid)
-
-    async def alive(self, one: ProcessId) -> bool:
-        return self._is_there(one) and self.table[one.pid].state != "Z"
-
-    async def why_protected(self, one: ProcessId) -> str | None:
-        return self.protected.get(one.pid)
-
-    async def stop(self, one: ProcessId) -> bool:
-        self.life.step(f"processes.stop {one.pid}")
-        if not self._is_there(one):
-            return False
-        if self.running(one) and self.forks.get(one.pid, 0) > 0:
-            self.forks[one.pid] -= 1
-            self._fork(one.pid)
-        self.stopped.add(one)
-        return True
-
-    def _fork(self, parent: int) -> None:
-        child = max(self.table) + 1
-        self.forks[child] = self.forks.get(parent, 0)
-        self.add(child, parent=parent)
-
-    async def resume(self, one: ProcessId) -> bool:
-        self.life.step(f"processes.resume {one.pid}")
-        self.stopped.discard(one)
-        return self._is_there(one)
-
-    async def kill(self, one: ProcessId) -> bool:
-        self.life.step(f"processes.kill {one.pid}")
-        if not self._is_there(one):
-            return False
-        self.killed.append(one)
-        if one.pid not in self.undying:
-            self._end(self.table.pop(one.pid))
-        return True
-
-    def _end(self, dead: Process) -> None:
-        self.stopped.discard(dead.id)
-        for orphan in [child for child in self.table.values() if child.parent == dead.pid]:
-            self.table[orphan.pid] = orphan.model_copy(update={"parent": 1})
-        parent = self.table.get(dead.parent)
-        if parent is not None and parent.pid in self.respawns and self.running(parent.id):
-            self.add(max(self.table) + 1, parent=parent.pid)
-
-    async def wait_gone(self, ones: Sequence[ProcessId], *, within: timedelta) -> tuple[ProcessId, ...]:
-        return tuple([one for one in ones if await self.alive(one)])
-
-    def hold(self, one: ProcessId, file: FileId, how: Held) -> None:
-        """Let a process run, map or have open a file, as long as it lives."""
-        self.held.append((one, file, how))
-
-    async def holders(self, files: Collection[FileId]) -> Sequence[Holder]:
-        held = dict.fromkeys([one for one in self.held if one[1] in files and self._is_there(one[0])])
-        return [Holder(process=one, name=self.table[one.pid].name, file=file, how=how) for one, file, how in held]
-
-
 # --- evidence ----------------------------------------------------------------------------------------------
 
 
@@ -483,7 +379,13 @@ class FakeEndpoint:
         self.users = FakeUsers(life=self.life)
         self.firewall = FakeFirewall(life=self.life, clock=self.clock)
         self.processes = FakeProcesses(life=self.life)
-        self.files = FakeFiles(life=self.life)
+        self.accounts = FakeAccounts(self.processes, life=self.life)
+        self.autoruns = FakeAutoruns(life=self.life)
+        self.containers = FakeContainers(life=self.life)
+        self.machine = FakeMachine(life=self.life)
+        self.terminals = FakeTerminals(life=self.life)
+        self.files = self.autoruns.files = FakeFiles(life=self.life)
+        self.programs = FakePrograms(life=self.life, processes=self.processes, files=self.files, task=self.task)
         self.vault = FakeVault(self.files, life=self.life, clock=self.clock)
         self.uploads = FakeUploads()
         self.evidence = FakeEvidence(life=self.life)
@@ -504,6 +406,12 @@ class FakeEndpoint:
             users=self.users,
             firewall=self.firewall,
             processes=self.processes,
+            programs=self.programs,
+            accounts=self.accounts,
+            autoruns=self.autoruns,
+            containers=self.containers,
+            machine=self.machine,
+            terminals=self.terminals,
             files=self.files,
             vault=self.vault.in_hands_of(self.order),
             evidence=self.evidence,
@@ -521,7 +429,7 @@ class FakeEndpoint:
 
     def next_task(self, task: str, *, order: str | None = None) -> None:
         """Another task on the same endpoint, of another order: a journal of its own."""
-        self.task = self.effects.task = task
+        self.task = self.effects.task = self.programs.task = task
         self.order = order or task.replace("tsk", "ord")
         self.journal = FakeJournal(life=self.life)
 

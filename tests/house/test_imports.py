@@ -38,6 +38,8 @@ ENTRIES = frozenset(
     {
         *("stanch.server.main", "stanch.server.settings", "stanch.agent.enroll", "stanch.agent.main"),
         *("stanch.agent.local", "stanch.agent.alone", "stanch.demo.main"),
+        *("stanch.agent.settings", "stanch.agent.selftest", "stanch.agent.selftest_probe"),
+        *("stanch.agent.bundle", "stanch.agent.uninstall", "stanch.agent.uninstall_survey"),
     }
 )
 """What the command line may import, inside functions only: starting it must not cost what it does not do."""
@@ -64,6 +66,15 @@ STANDARD_ONLY = {
     "agent/supervisor.py": "it must start, and stay small, whatever is broken in the packages of the agent",
     "agent/guard/": "it decides about every program that starts, so it must start first and stay small",
 }
+
+KEEPERS = frozenset(
+    f"agent/host/{name}.py"
+    for name in (
+        *("program_keeper", "program_keeping", "program_child", "program_tree"),
+        *("terminal_keeper", "terminal_keeping"),
+    )
+)
+"""One process for each program or terminal: the standard library and one another, or it would not be small."""
 
 
 def names(source: Source, allowed: frozenset[str]) -> Iterator[str]:
@@ -129,6 +140,20 @@ def test_some_places_use_the_standard_library_only(place: str, why: str) -> None
         if one.inside.startswith(place)
         for found in one.imports
         if found.top not in sys.stdlib_module_names and not found.module.startswith(f"stanch.{place.strip('/')}")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_keepers_are_small() -> None:
+    """What runs beside every program that is run imports the standard library and its own parts only."""
+    keepers = [one for one in package() if one.inside in KEEPERS]
+    assert len(keepers) == len(KEEPERS)
+    inside = {f"stanch.{one.removesuffix('.py').replace('/', '.')}" for one in KEEPERS}
+    wrong = [
+        f"{one.name}:{found.line} imports {found.module}"
+        for one in keepers
+        for found in one.imports
+        if found.top not in sys.stdlib_module_names and not {found.module, found.module.rpartition(".")[0]} & inside
     ]
     assert not wrong, "\n".join(wrong)
 

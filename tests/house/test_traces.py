@@ -98,7 +98,7 @@ IMPORTED_AS = {"argon2-cffi": "argon2", "backports.zstd": "backports", "dnspytho
 """Where a package's name is not its module's."""
 
 
-LOADED_BY = {"httptools": "uvicorn, which server/listening.py tells its name"}
+LOADED_BY = dict.fromkeys(("httptools", "wsproto"), "uvicorn, which server/listening.py tells its name")
 """What another package imports for us."""
 
 

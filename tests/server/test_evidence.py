@@ -576,3 +576,22 @@ async def test_a_part_on_its_way_while_it_begins_anew_is_not_lost(
     await evidence.finish(ME, number, whole)
     assert await read(evidence, number, 0, PART) == piece(1)
     assert len(names_in(tmp_path / "evidence" / number)) == 1
+
+
+# --- from this server itself -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, PART, 2 * PART + 7])
+async def test_a_file_of_the_servers_own_is_kept(
+    evidence: Evidence, parts: Parts, task: str, tmp_path: Path, size: int
+) -> None:
+    """Whatever has become of its task, sealed and complete; keeping it twice is the same evidence."""
+    data = (DATA * 2)[:size]
+    (tmp_path / "own").write_bytes(data)
+    await report(parts, task, State.FAILED)
+    kept = await evidence.keep(task=task, endpoint=ME, name="own.cast", file=tmp_path / "own")
+    again = await evidence.keep(task=task, endpoint=ME, name="own.cast", file=tmp_path / "own")
+    assert kept == again
+    assert (kept.size, kept.sha256) == (size, hashlib.sha256(data).hexdigest())
+    view = await evidence.get(kept.id)
+    assert b"".join([block async for block in await evidence.read(view, start=0, length=size)]) == data

@@ -1,7 +1,7 @@
 """List the files of an endpoint: the first ones in the answer, all of very many as evidence."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from stanch.core.action import AfterCrash, Concurrency, Params, Plan, Result, Risk, Step, action
 from stanch.core.errors import StanchError
-from stanch.core.files import Digests, Extent, Found, HashKind, Kind, Search, Skipped
+from stanch.core.evidence import Lines
+from stanch.core.files import Digests, Found, HashKind, Kind, Search, Skipped
 from stanch.core.host import Host
 from stanch.core.model import Model
 from stanch.core.selection import LeftOut
@@ -208,28 +209,6 @@ def _listed(found: Found, digests: Digests) -> ListedFile:
 # --- the list --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    """Lines in memory as a source of evidence. After a crash, the same name means the same bytes."""
-
-    n: int
-    data: bytes
-
-    @property
-    def name(self) -> str:
-        return f"files-{self.n:04}-{hashlib.sha256(self.data).hexdigest()[:8]}.ndjson"
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    async def read(self, offset: int, length: int) -> bytes:
-        return self.data[offset : offset + length]
-
-    async def extents(self) -> Sequence[Extent]:
-        return (Extent(0, self.size),)
-
-
 @dataclass
 class _Listing:
     """One list on its way: no more of it in memory than the first files and one piece."""
@@ -286,7 +265,7 @@ class _Listing:
             return Digests()
 
     async def _send(self) -> None:
-        piece = _Lines(len(self.evidence) + 1, bytes(self.lines))
+        piece = Lines("files", len(self.evidence) + 1, bytes(self.lines))
         self.lines.clear()
         self.evidence.append(await self.host.evidence.send(piece))
 

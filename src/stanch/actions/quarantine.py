@@ -12,8 +12,9 @@ from stanch.core.errors import Unsupported
 from stanch.core.files import FileInfo, Kind
 from stanch.core.holding import DELETED, Ended, Holders, Places, StillHeld, ended_of, holders_of, meant
 from stanch.core.holding import still_held as holding_on
-from stanch.core.host import Held, Holder, Host, ProcessId
+from stanch.core.host import Host
 from stanch.core.model import LooseModel, Model
+from stanch.core.processes import Held, Holder, ProcessId
 from stanch.core.returning import (
     Entry,
     Intent,

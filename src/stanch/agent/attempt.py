@@ -28,12 +28,12 @@ async def run(action: AnyAction, host: Host, params: Params) -> Outcome:
     """Run the action and verify its effect. Every exception becomes an outcome; only cancellation passes."""
     try:
         result = await action(host, params)
-        dumped = result.model_dump_json()
+        size = len(result.model_dump_json().encode())
         check = await _verified(action, host, params, result)
     except Exception as error:  # noqa: BLE001 - whatever an action raises is its outcome
         return failure(error)
-    if len(dumped) > MAX_RESULT_BYTES:
-        return _too_large(action, len(dumped))
+    if size > MAX_RESULT_BYTES:
+        return _too_large(action, size)
     plain = result.model_dump(mode="json")
     if check is not None and check.verdict is Verdict.ABSENT:
         absent = NotVerified("The action ran, but its effect was not seen", got=check.detail)

@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from io import BytesIO
 from ssl import SSLContext
@@ -29,6 +29,13 @@ _SERVER_TROUBLE = 500
 TUNNEL_SECONDS = 30.0
 """For a proxy to open a tunnel; as a time limit of all that comes before a request, it needs to be a generous one."""
 
+PING_EVERY = 20.0
+"""Seconds between pings on a WebSocket."""
+
+_DIALLED = aiohttp.ClientTimeout(total=None, connect=TUNNEL_SECONDS, sock_connect=4.0)
+_CLOSING = aiohttp.ClientWSTimeout(ws_close=2.0)
+_UNWANTED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_NOTHING = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _TUNNELLED = aiohttp.ClientTimeout(total=None, connect=TUNNEL_SECONDS, sock_connect=10.0, sock_read=120.0)
 
 
@@ -116,6 +123,48 @@ class Gateway:
             async with request as response:
                 return await read_answer(response, limit=self._max_answer)
 
+    # --- WebSockets --------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def connected(self, path: str, *, max_message: int) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A WebSocket on a connection of its own, through whichever address answers; errors are those of `request`."""
+        last = Unavailable("No address of the server is known")
+        for target in self._targets():
+            async with AsyncExitStack() as stack:
+                try:
+                    socket = await stack.enter_async_context(self._dialled(target, path, max_message))
+                except Unavailable as error:
+                    last = error
+                    continue
+                except VerificationFailed as error:
+                    last = Unavailable(error.message, got=error.got, expected=error.expected)
+                    continue
+                yield socket
+                return
+        raise last
+
+    @asynccontextmanager
+    async def _dialled(
+        self, target: Target, path: str, max_message: int
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        connector = aiohttp.TCPConnector(ssl=self._tls, limit=0, force_close=True, socket_factory=dial)
+        async with (
+            answering(target.authority, proxy=target.proxy),
+            aiohttp.ClientSession(connector=connector, timeout=_DIALLED) as session,
+            _handshake(),
+            session.ws_connect(
+                target.url(path),
+                headers={"Host": target.authority},
+                server_hostname=target.host,
+                proxy=target.proxy_url,
+                proxy_headers=target.proxy_headers,
+                max_msg_size=max_message,
+                heartbeat=PING_EVERY,
+                timeout=_CLOSING,
+            ) as socket,
+        ):
+            yield socket
+
     def _pool(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(ssl=self._tls, limit=4, socket_factory=dial)
@@ -141,6 +190,20 @@ async def answering(server: str, *, proxy: Proxy | None = None) -> AsyncIterator
         )
         through = f" through the proxy {proxy}" if proxy else ""
         raise Unavailable(f"The server at {server} does not answer{through}", got=got, hint=hint) from error
+
+
+@asynccontextmanager
+async def _handshake() -> AsyncIterator[None]:
+    """What the server answers instead of a WebSocket."""
+    try:
+        yield
+    except aiohttp.WSServerHandshakeError as error:
+        got = f"HTTP status {error.status}"
+        if error.status in _NOTHING:
+            raise NotFound("The server has nothing there", got=got) from error
+        if error.status in _UNWANTED:
+            raise Denied("The server does not want this endpoint", got=got) from error
+        raise
 
 
 def _proxy_error(error: aiohttp.ClientError, proxy: Proxy | None) -> Unavailable:

@@ -1,25 +1,35 @@
 """Puts a task's `Host` together: the machine, and what belongs to the task alone."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
 
 from stanch.agent.gateway import Gateway
+from stanch.agent.host.autoruns import LinuxAutoruns
+from stanch.agent.host.containers import LinuxContainers
 from stanch.agent.host.critical import Critical
 from stanch.agent.host.files import LinuxFiles
+from stanch.agent.host.packages import Packages
+from stanch.agent.host.programs import LinuxPrograms
+from stanch.agent.host.terminals import LinuxTerminals, Seats
 from stanch.agent.host.vault import LinuxVault
 from stanch.agent.journal import Journal
 from stanch.agent.local_policy import LocalPolicy
 from stanch.agent.path_rules import PathRules
 from stanch.agent.supervisor import BEAT_VARIABLE
 from stanch.agent.tasks import TaskContext
+from stanch.agent.terminal_link import TerminalLink, dial_through
 from stanch.agent.transfer import EvidenceSender
 from stanch.agent.uploads import GatewayUploads
+from stanch.core.accounts import Accounts
 from stanch.core.envelope import Kind
-from stanch.core.host import Host, Processes, Server, Users
+from stanch.core.host import Host, Server, Users
+from stanch.core.machine import Machine
 from stanch.core.network import Firewall, Names
+from stanch.core.processes import Processes
 from stanch.core.settings import GroupSettings, VaultSettings
 
 log = structlog.get_logger(__name__)
@@ -35,10 +45,18 @@ class HostMaker:
     names: Names
     users: Users
     processes: Processes
+    accounts: Accounts
+    machine: Machine
     critical: Critical
     vault: LinuxVault
+    programs: Path
+    """Where the output of programs is kept until it is sent."""
+    program_groups: Path | None
+    """The control group below which each of them gets its own; None for none."""
     gateway: Gateway
     server: Server
+    seats: Seats = field(default_factory=Seats)
+    """Of the terminals of all tasks."""
 
     def __call__(self, context: TaskContext) -> Host:
         """The host in the hands of one task. The owner's limits bind those of the server, not root's own."""
@@ -53,6 +71,17 @@ class HostMaker:
             names=self.names,
             users=self.users,
             processes=self.processes,
+            programs=LinuxPrograms(task=context.task, spool=self.programs, rules=rules, groups=self.program_groups),
+            accounts=self.accounts,
+            autoruns=LinuxAutoruns(packages=Packages, forbidden=rules.check),
+            containers=LinuxContainers(),
+            machine=self.machine,
+            terminals=LinuxTerminals(
+                task=context.task,
+                line=lambda: TerminalLink(task=context.task, dial=dial_through(self.gateway)),
+                seats=self.seats,
+                groups=self.program_groups,
+            ),
             files=LinuxFiles(critical=self.critical, forbidden=rules.check, writable=rules.check_write),
             vault=self.vault.of(context, rules),
             evidence=EvidenceSender(

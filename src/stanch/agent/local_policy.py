@@ -2,10 +2,15 @@
 
     [actions]
     forbid = ["kill_process"]       # or: allow = ["list_processes", "get_file"]; forbid wins
+    enable = ["shell"]              # what is refused on every machine whose owner does not switch it on
 
     [paths]
     forbid = ["/root", "/etc/shadow"]
     write = ["/opt/incident"]       # files may be put, and restored to another place, below these folders only
+
+    [programs]
+    allow = ["/opt/incident"]       # programs may be run from these folders, or these files, only
+    interpreters = false            # no scripts, no shells, nothing that runs whatever it is told
 
     [critical]
     allow = ["/usr/bin/dash"]       # may be taken away although the machine needs it
@@ -18,8 +23,9 @@ lead to, and every file that a search or a pattern finds. The server cannot over
 the server only: a deadline that lifts an effect, and root's own `stanch local`, go on. So `release` may be forbidden,
 which is said as a warning; the isolation then ends by its deadline or at the machine itself.
 
-No file, no limits. A file that cannot be read, or says something unknown, refuses every order until it is repaired:
-a misspelt limit must not be no limit. It binds only while running programs and putting files are forbidden too.
+No file, no limits, and nothing is switched on that must be: the shell is refused then. A file that cannot be read, or
+says something unknown, refuses every order until it is repaired: a misspelt limit must not be no limit. It binds only
+while running programs, putting files and the shell are forbidden too.
 """
 
 import hashlib
@@ -53,6 +59,13 @@ class ActionLimits(Model):
     forbid: Names = ()
     """Not these actions."""
 
+    enable: Names = ()
+    """These actions, which are refused where nobody has switched them on."""
+
+    def enables(self, action: AnyAction) -> bool:
+        """Is it switched on, or one that need not be?"""
+        return not action.opt_in or action.name in map(_plain, self.enable)
+
     def forbids(self, action: str) -> bool:
         """Is this action forbidden? Names may be written as commands."""
         allowed = self.allow is None or action in map(_plain, self.allow)
@@ -67,6 +80,16 @@ class PathLimits(Model):
 
     write: Annotated[tuple[EndpointPath, ...], Field(max_length=10_000)] | None = None
     """Put files below these folders only; null for everywhere."""
+
+
+class ProgramLimits(Model):
+    """Section `programs`."""
+
+    allow: Annotated[tuple[EndpointPath, ...], Field(max_length=10_000)] | None = None
+    """Run these files, and what is below these folders, only; null for everything."""
+
+    interpreters: bool = True
+    """May scripts be run, and shells, interpreters and what starts other programs?"""
 
 
 class CriticalLimits(Model):
@@ -91,6 +114,9 @@ class Limits(Model):
 
     paths: PathLimits = PathLimits()
     """Which paths."""
+
+    programs: ProgramLimits = ProgramLimits()
+    """Which programs may be run."""
 
     critical: CriticalLimits = CriticalLimits()
     """What of the machine's own may be taken."""
@@ -143,6 +169,8 @@ class LocalPolicy:
         limits = self._limits()
         if limits.actions.forbids(action.name):
             raise ForbiddenHere(f"The owner of this machine forbids {action.command}", got=action.name)
+        if not limits.actions.enables(action):
+            raise _not_enabled(action, self._path, limits)
         for path in paths_of(params):
             _check_path(path, path, limits.paths.forbid)
 
@@ -158,7 +186,13 @@ class LocalPolicy:
         limits = self._reading.limits
         if limits is None:
             return PathRules(forbid=(EndpointPath("/"),))
-        return PathRules(forbid=limits.paths.forbid, write=limits.paths.write, resolve=self._resolve)
+        return PathRules(
+            forbid=limits.paths.forbid,
+            write=limits.paths.write,
+            programs=limits.programs.allow,
+            interpreters=limits.programs.interpreters,
+            resolve=self._resolve,
+        )
 
     def may_be_taken(self) -> tuple[EndpointPath, ...]:
         """What may be taken away although the machine needs it."""
@@ -176,13 +210,20 @@ class LocalPolicy:
         limits = self._reading.limits
         if limits is None:
             return (f"No order is accepted: {self._reading.broken}",)
-        return tuple(
+        allowed = [one for one in registry.values() if not limits.actions.forbids(one.name)]
+        no_way_back = (
             f"{one.name} is allowed, but {back}, which takes it back, is forbidden"
-            for one in registry.values()
-            if isinstance(one.undo, Undo) and not limits.actions.forbids(one.name)
+            for one in allowed
+            if isinstance(one.undo, Undo)
             for back in one.undo.actions
             if limits.actions.forbids(back)
         )
+        boundless = (
+            f"{one.name} is enabled: no other limit in this file binds whoever is given it"
+            for one in allowed
+            if one.interactive and limits.actions.enables(one)
+        )
+        return (*no_way_back, *boundless)
 
     def _limits(self) -> Limits:
         if self._reading.limits is None:
@@ -257,6 +298,16 @@ def _mark(path: Path) -> tuple[int, ...] | None:
     except OSError as error:
         return (error.errno or 0,)
     return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_mode, status.st_uid)
+
+
+def _not_enabled(action: AnyAction, path: Path, limits: Limits) -> ForbiddenHere:
+    names = ", ".join(f'"{one}"' for one in (*limits.actions.enable, action.name))
+    return ForbiddenHere(
+        f"The owner of this machine has not switched {action.command} on",
+        got=action.name,
+        expected=f"{action.name} among those that [actions] enable names",
+        hint=f"On the machine, write into {path}, below [actions]: enable = [{names[:1000]}]",
+    )
 
 
 def _check_path(asked: EndpointPath, means: EndpointPath, forbidden: tuple[EndpointPath, ...]) -> None:

@@ -12,6 +12,7 @@ import structlog
 import uvloop
 
 from stanch.agent import recovery
+from stanch.agent.host.pen import free_left, usual_groups
 from stanch.agent.settings import Settings
 from stanch.agent.supervisor import BEAT_VARIABLE, EXIT_NOT_ENROLLED
 from stanch.agent.wire import Agent, assembled
@@ -34,6 +35,7 @@ async def run(settings: Settings, *, beat: Callable[[], None], stop: asyncio.Eve
         log.info("agent-up", endpoint=agent.identity.endpoint, state=str(settings.state))
         async with asyncio.TaskGroup() as group:
             beating = group.create_task(_beat(beat))
+            await free_left(usual_groups())
             await agent.vault.recover()
             await recovery.recover(agent.executor)
             jobs = [

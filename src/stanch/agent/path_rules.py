@@ -5,14 +5,17 @@ whoever opens, takes or puts a file asks here again, with the real path of the d
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
+from stanch.agent.interpreters import loads_code, runs_anything
 from stanch.core.errors import ForbiddenHere
 from stanch.core.types import EndpointPath
 
 Resolve = Callable[[bytes], bytes]
 """A path to what its links lead to."""
+
+_ANYTHING = "shells, interpreters, and what starts other programs"
 
 
 class PathRules:
@@ -23,10 +26,14 @@ class PathRules:
         *,
         forbid: Sequence[EndpointPath] = (),
         write: Sequence[EndpointPath] | None = None,
+        programs: Sequence[EndpointPath] | None = None,
+        interpreters: bool = True,
         resolve: Resolve = os.path.realpath,
     ) -> None:
         self._forbid = forbid
         self._write = write
+        self._programs = programs
+        self._interpreters = interpreters
         self._resolve = resolve
 
     def check(self, path: EndpointPath) -> None:
@@ -44,6 +51,38 @@ class PathRules:
                 got=path,
                 expected=f"below {', '.join(self._write) or 'no folder'}",
             )
+
+    def check_program(self, path: EndpointPath) -> None:
+        """ForbiddenHere if the program with this real path may not be run."""
+        if self._programs is not None and is_below(path, self._runnable) is None:
+            raise ForbiddenHere(
+                "The owner of this machine forbids to run this program",
+                got=path,
+                expected=f"one below {', '.join(self._programs) or 'no folder'}",
+            )
+        if not self._interpreters and runs_anything(path):
+            raise ForbiddenHere(f"The owner of this machine forbids to run {_ANYTHING}", got=path)
+
+    def check_interpreter(self, script: EndpointPath, interpreter: EndpointPath) -> None:
+        """ForbiddenHere if no script may be run; `interpreter` is what its first line names, by its real path."""
+        if not self._interpreters:
+            raise ForbiddenHere("The owner of this machine forbids to run scripts", got=f"{script}, by {interpreter}")
+
+    def check_environment(self, names: Iterable[str]) -> None:
+        """ForbiddenHere for variables by which a program that is allowed would run what is not."""
+        if self._programs is None and self._interpreters:
+            return
+        loading = sorted(filter(loads_code, names))
+        if loading:
+            raise ForbiddenHere(
+                "The owner of this machine limits programs, and these variables would let one run another",
+                got=", ".join(loading)[:200],
+                expected="other variables",
+            )
+
+    @cached_property
+    def _runnable(self) -> tuple[EndpointPath, ...]:
+        return self._both(self._programs or ())
 
     @cached_property
     def _forbidden(self) -> tuple[EndpointPath, ...]:

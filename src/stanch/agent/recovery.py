@@ -57,7 +57,7 @@ async def after_crash(
     if known.task.order.dry_run or action.after_crash is AfterCrash.RERUN:
         return None
     if action.after_crash is not AfterCrash.VERIFY_THEN_FINISH:
-        return _cannot_say(action)
+        return await _cannot_say(action, host, params)
     check = await attempt.look(action, host, params)
     # In place or absent, it runs again: guided by its record, to complete what is missing and to tell the result.
     return attempt.interrupted(check.detail) if check.verdict is Verdict.CANNOT_TELL else None
@@ -96,6 +96,11 @@ def cancelled(detail: str) -> Outcome:
     return Outcome.of(State.CANCELLED, Cancelled("The task was stopped on request", got=detail))
 
 
-def _cannot_say(action: AnyAction) -> Outcome:
-    """A program that ran once cannot be run again to find out; and no action offers a way back from its record yet."""
-    return attempt.interrupted(f"{action.command} must not be run again by itself", hint="Look at the endpoint.")
+async def _cannot_say(action: AnyAction, host: Host, params: Params) -> Outcome:
+    """A program that ran once cannot be run again to find out; and no action offers a way back from its record yet.
+
+    What can be seen of it now is told: whether it still runs, for one.
+    """
+    check = await attempt.look(action, host, params)
+    why = f"{action.command} must not be run again by itself; {check.detail}"
+    return attempt.interrupted(why, hint="Look at the endpoint.")

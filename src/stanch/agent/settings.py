@@ -52,6 +52,11 @@ class Settings:
         return self.state / "vault.key"
 
     @property
+    def programs(self) -> Path:
+        """Where the output of programs is kept until it is sent."""
+        return self.state / "programs"
+
+    @property
     def addresses(self) -> Path:
         """The addresses of the server that were seen last."""
         return self.state / "addresses.json"

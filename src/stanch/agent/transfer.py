@@ -19,6 +19,7 @@ from stanch.agent.backoff import Backoff
 from stanch.agent.gateway import Gateway
 from stanch.agent.sealing import Sealed, Sealer, empty_runs
 from stanch.core.errors import ActionFailed, Conflict, Invalid, Unavailable
+from stanch.core.evidence import Source
 from stanch.core.frames import (
     ENCODING_HEADER,
     EVIDENCE_PATH,
@@ -35,7 +36,7 @@ from stanch.core.frames import (
     PartInfo,
     PartRun,
 )
-from stanch.core.host import Progress, Source
+from stanch.core.host import Progress
 from stanch.core.types import EvidenceRef
 
 _JSON = {"Content-Type": "application/json"}

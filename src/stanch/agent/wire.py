@@ -19,14 +19,19 @@ from stanch.agent.desk import Desk, lift_isolation
 from stanch.agent.effects import Effects
 from stanch.agent.executor import Executor
 from stanch.agent.gateway import Gateway
+from stanch.agent.host.accounts import LinuxAccounts
 from stanch.agent.host.clock import boot_id, boot_seconds
 from stanch.agent.host.critical import Critical
 from stanch.agent.host.firewall import NftFirewall
 from stanch.agent.host.inventory import capabilities, read_inventory
+from stanch.agent.host.machine import LinuxMachine
 from stanch.agent.host.metadata import account_name
 from stanch.agent.host.names import LinuxNames
 from stanch.agent.host.namespace import Namespace
+from stanch.agent.host.pen import free_left, usual_groups
 from stanch.agent.host.processes import LinuxProcesses
+from stanch.agent.host.program_group import parent_group
+from stanch.agent.host.programs import recover as clear_programs
 from stanch.agent.host.users import TerminalUsers
 from stanch.agent.host.vault import LinuxVault
 from stanch.agent.hosts import HostMaker, evidence_key, supervisor_pid, vault_settings
@@ -132,6 +137,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Agent]:
 def _memory(settings: Settings, identity: Identity, stack: AsyncExitStack) -> _Memory:
     journal = Journal(settings.journal)
     stack.push_async_callback(journal.close)
+    clear_programs(settings.programs, parent_group())
     clock = AgentClock(journal, boot_seconds, boot_id())
     spool, policy = Spool(journal, clock), LocalPolicy(settings.config)
     critical = Critical(
@@ -199,8 +205,12 @@ def _hosts(memory: _Memory, gateway: Gateway, server: Server, *, firewall: Firew
         names=names,
         users=TerminalUsers(),
         processes=LinuxProcesses(Namespace.current("pid"), supervisor=supervisor_pid()),
+        accounts=LinuxAccounts(),
+        machine=LinuxMachine(namespace=Namespace.current("pid")),
         critical=memory.critical,
         vault=memory.vault,
+        programs=memory.settings.programs,
+        program_groups=parent_group(),
         gateway=gateway,
         server=server,
     )
@@ -232,6 +242,7 @@ async def executor_alone(settings: Settings, *, server: Server) -> AsyncIterator
         stack.push_async_callback(firewall.close)
         names = LinuxNames(server_has_names=lambda: False)
         hosts = _hosts(memory, gateway, server, firewall=OneAtATime(firewall), names=names)
+        await free_left(usual_groups())
         await memory.vault.recover()
         yield await stack.enter_async_context(_executor_of(memory, hosts))
 

@@ -16,13 +16,13 @@ VARIABLE = "_STANCH_COMPLETE"
         "completion fish > ~/.config/fish/completions/stanch.fish",
     ),
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("program", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
-def completion(ctx: click.Context, *, shell: str) -> None:
+def completion(ctx: click.Context, *, program: str) -> None:
     """Print the completion script of your shell."""
-    kind = get_completion_class(shell)
+    kind = get_completion_class(program)
     if kind is None:
-        raise click.UsageError(f"There is no completion for {shell}")
+        raise click.UsageError(f"There is no completion for {program}")
     script = kind(ctx.find_root().command, {}, "stanch", VARIABLE)
     # Not `source()`: it starts the shell to ask for its version, and any that is in use today is new enough.
     click.echo(script.source_template % script.source_vars())

@@ -15,6 +15,7 @@ _OWN: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "actions": ("stanch.cli.fleet:actions", "List what can be ordered."),
         "orders": ("stanch.cli.orders:orders", "List orders."),
         "order": ("stanch.cli.orders:order", "Show, follow, cancel or take back one order."),
+        "terminal": ("stanch.cli.terminal:terminal", "Join a terminal of an endpoint again."),
         "evidence": ("stanch.cli.evidence:evidence", "List, look into, fetch, verify and delete evidence."),
         "uploads": ("stanch.cli.uploads:uploads", "List and delete files that orders put on endpoints."),
         "detections": ("stanch.cli.detections:detections", "List what somebody should look at."),

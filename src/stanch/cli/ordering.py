@@ -1,7 +1,7 @@
 """One command for each action, made from its specification: nothing here knows any action."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from stanch.cli.plain import plain
 from stanch.cli.screen import transfer_bar
 from stanch.core.action import AnyAction, Risk
 from stanch.core.errors import Cancelled, Invalid, UnknownAction
-from stanch.core.rest import OrderCommon
+from stanch.core.rest import EndpointView, OrderCommon
 from stanch.derive.commands import NONE, UPLOAD, CommandSpec, OptionSpec, command_of, raw_params
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def order_command(action: AnyAction) -> click.Command:
         examples=spec.examples,
         params=[_endpoints(), *map(_option, spec.options)],
     )
-    for decorate in _EVERY_ORDER:
+    for decorate in (*_EVERY_ORDER, *([_CONFIRM] if spec.typed else [])):
         decorate(command)
     return command
 
@@ -81,6 +81,14 @@ _EVERY_ORDER = (
     click.option("--wait", is_flag=True, help="Follow the tasks to their end; the exit code tells how they ended."),
     click.option("--yes", is_flag=True, help="Do not ask."),
     json_option,
+)
+
+
+_CONFIRM = click.option(
+    "--confirm",
+    metavar="TEXT",
+    help="The name of the endpoint, or how many endpoints there are, for scripts; a person is asked. `--yes` is not "
+    "enough.",
 )
 
 
@@ -138,13 +146,23 @@ def _order(
     # What is wrong with the rest is told before a file is read or sent.
     params = _params(action, spec, dict(own) | {name: _each(path, unread) for name, path in files.items()})
     order = _common(common)
+    seated = action.interactive and not order.dry_run
+    if seated and as_json:
+        raise Invalid("A terminal is for a person", got="--json", expected="no --json, or --dry-run with it")
     with connected() as client:
-        if not yes:
+        if spec.typed:
+            order = _typed(client, spec, order)
+        elif not yes:
             _ask(client, spec, order)
         if files:
             bring = _bringer(client, order)
             params |= {name: _each(path, bring) for name, path in files.items()}
-        return finish(client, client.submit(action.name, order, params), wait=wait, as_json=as_json)
+        made = client.submit(action.name, order, params)
+        if seated:
+            from stanch.cli.terminal import take_seat
+
+            return take_seat(client, made)
+        return finish(client, made, wait=wait, as_json=as_json)
 
 
 def _params(action: AnyAction, spec: CommandSpec, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,6 +220,47 @@ def _common(given: Mapping[str, Any]) -> OrderCommon:
 # --- are you sure? ---------------------------------------------------------------------------------------------------
 
 
+def _typed(client: "Client", spec: CommandSpec, order: OrderCommon) -> OrderCommon:
+    """The order, with what it is done to typed once more; the server compares.
+
+    Invalid where nobody can be asked, Cancelled if a person types something else.
+    """
+    if order.dry_run or order.confirm is not None:
+        return order
+    if not sys.stdin.isatty():
+        raise Invalid(
+            f"{spec.name} must be confirmed",
+            got="nobody to ask",
+            expected="--confirm with the name of the endpoint, or the number of endpoints",
+            hint="--dry-run shows which endpoints they are.",
+        )
+    names = _named(client, order)
+    wanted = names[0] if len(names) == 1 else str(len(names))
+    click.echo(f"{spec.summary} ({spec.risk}) {spec.undo or ''}", err=True)
+    click.echo(
+        f"On {plain(', '.join(names[:MANY]), longest=200)}{' and others' if len(names) > MANY else ''}.", err=True
+    )
+    what = "the name of the endpoint" if len(names) == 1 else f"how many endpoints these are ({wanted})"
+    if click.prompt(f"Type {what} to do it", err=True, default="", show_default=False).strip() != wanted:
+        raise Cancelled("Nothing was ordered", got="something else was typed", expected=plain(wanted))
+    return order.model_copy(update={"confirm": wanted})
+
+
+def _named(client: "Client", order: OrderCommon) -> list[str]:
+    """The host names of the endpoints of an order, as they are now."""
+    found = {one: client.endpoint(one) for one in dict.fromkeys(order.endpoints)}
+    by_id = {one.id: one.hostname for one in found.values()}
+    if not order.endpoints or (order.labels and not order.group):
+        by_id |= {one.id: one.hostname for one in _selected(client, order)}
+    return sorted(by_id.values())
+
+
+def _selected(client: "Client", order: OrderCommon) -> Iterator[EndpointView]:
+    """What labels and the group select: no order goes to one that was revoked, so none is counted."""
+    found = client.endpoints(labels=order.labels, group=order.group)
+    return (one for one in found if not one.revoked)
+
+
 def _ask(client: "Client", spec: CommandSpec, order: OrderCommon) -> None:
     """Ask a person before what is destructive or changes many endpoints; Cancelled if they say no."""
     if order.dry_run or spec.risk is Risk.READ_ONLY or not sys.stdin.isatty():
@@ -209,7 +268,7 @@ def _ask(client: "Client", spec: CommandSpec, order: OrderCommon) -> None:
     if order.endpoints and (order.group or not order.labels):
         count = len(order.endpoints)
     else:
-        count = sum(1 for _ in client.endpoints(labels=order.labels, group=order.group))
+        count = sum(1 for _ in _selected(client, order))
     if spec.risk is not Risk.DESTRUCTIVE and count <= MANY:
         return
     targets = ", ".join([*order.endpoints[:MANY], *order.labels, *([f"group {order.group}"] if order.group else [])])

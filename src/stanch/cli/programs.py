@@ -19,7 +19,10 @@ from stanch.cli.places import (
     socket_option,
     state_option,
 )
+from stanch.cli.selftest import selftest
 from stanch.cli.service import service
+from stanch.cli.support_bundle import support_bundle
+from stanch.cli.uninstall import uninstall
 from stanch.core.errors import Invalid
 
 MAX_TOKEN_FILE = 1000
@@ -108,7 +111,8 @@ def agent() -> None:
     """Enrol this machine as an endpoint; run its agent."""
 
 
-agent.add_command(service)
+for _command in (service, selftest, support_bundle, uninstall):
+    agent.add_command(_command)
 
 
 @agent.command(

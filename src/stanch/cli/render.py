@@ -12,14 +12,19 @@ from math import log
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
 
 from stanch.cli.plain import plain
 from stanch.core.files import FileInfo, FileType
 from stanch.core.model import Model
-from stanch.core.types import EvidenceRef, Mode, Size, show_duration, show_instant, show_mode
+from stanch.core.processes import OpenSocket
+from stanch.core.types import EvidenceRef, Mode, Size, describe, show_duration, show_instant, show_mode
+from stanch.derive.commands import annotation_of
 
 INDENT = "  "
 LONGEST_SUMMARY = 100
+WIDE = 9
+"""Columns of a table that has none for what it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,15 @@ class Note:
     text: str
 
 
-Block = Fields | Table | Note
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Lines that a program printed, as it printed them."""
+
+    lines: tuple[str, ...]
+    title: str
+
+
+Block = Fields | Table | Note | Listing
 
 
 def blocks(value: Model, *, title: str = "") -> Iterator[Block]:
@@ -58,6 +71,7 @@ def blocks(value: Model, *, title: str = "") -> Iterator[Block]:
     rows = tuple(_plain_rows(value))
     if rows:
         yield Fields(rows, title)
+    yield from _listings(value)
     for name, one in _fields(value):
         if isinstance(one, EvidenceRef):
             yield Note(f"Fetch it with: stanch evidence get {plain(one.id)}")
@@ -66,9 +80,26 @@ def blocks(value: Model, *, title: str = "") -> Iterator[Block]:
             yield from _how_to_fetch(one)
 
 
+def _listings(value: Model, above: str = "") -> Iterator[Listing]:
+    """What programs printed, however deep; of what is empty nothing."""
+    for name, one in _fields(value):
+        if isinstance(one, Model):
+            yield from _listings(one, f"{_words(name)} ")
+        elif _is_printed(value, name) and one:
+            lines = one.expandtabs().removesuffix("\n").replace("\r\n", "\n").split("\n")
+            yield Listing(tuple(map(plain, lines)), above.strip() or _words(name))
+
+
+def _is_printed(value: BaseModel, name: str) -> bool:
+    about = describe(annotation_of(type(value).model_fields[name]))
+    return about is not None and about.name == "printed"
+
+
 def _plain_rows(value: Model, above: str = "") -> Iterator[tuple[str, str]]:
     for name, one in _fields(value):
         label = f"{above}{_words(name)}"
+        if _is_printed(value, name):
+            continue
         if isinstance(one, EvidenceRef):
             yield label, show(one)
         elif isinstance(one, Model):
@@ -98,14 +129,23 @@ def _how_to_fetch(values: Sequence[Model]) -> Iterator[Note]:
 def _table(title: str, values: Sequence[Model]) -> Table:
     """A table of models of one type; a field `depth` becomes the indentation of the column that names the row.
 
-    What is null in every row has no column.
+    What is null in every row has no column; in a wide table neither has what is empty, zero or off, unless it must be
+    told. A narrow one says no, too: that a process was *not* ended is worth its few letters.
     """
-    some = {name for name in type(values[0]).model_fields if any(getattr(one, name) is not None for one in values)}
-    names = [name for name in type(values[0]).model_fields if name != "depth" and name in some]
-    tree = _tree_column(values[0], names) if "depth" in type(values[0]).model_fields else None
+    declared = type(values[0]).model_fields
+    wide = len(declared) >= WIDE
+    some = {name for name, info in declared.items() if _is_told(name, info, values, wide=wide)} - {"depth"}
+    some = some or set(declared)
+    names = [name for name in declared if name != "depth" and name in some]
+    tree = _tree_column(values[0], names) if "depth" in declared else None
     rows = tuple(tuple(_cell(one, name, tree) for name in names) for one in values)
     numeric = frozenset(n for n, name in enumerate(names) if all(_is_number(getattr(one, name)) for one in values))
     return Table(tuple(map(_words, names)), rows, title, numeric, tree=tree is not None)
+
+
+def _is_told(name: str, info: FieldInfo, values: Sequence[Model], *, wide: bool) -> bool:
+    silent = [None] if not wide or info.is_required() or info.default else [None, info.default]
+    return any(getattr(one, name) not in silent for one in values)
 
 
 def _tree_column(sample: Model, names: Sequence[str]) -> str | None:
@@ -137,6 +177,11 @@ def _show_file(value: FileInfo) -> str:
     return plain(f"{size}, {mode} {value.user}:{value.group}, {modified}")
 
 
+def _show_socket(value: OpenSocket) -> str:
+    ends = value.local if value.state in {"LISTEN", "UNCONN"} else f"{value.local} > {value.remote}"
+    return plain(f"{value.protocol} {ends} {value.state}")
+
+
 def _show_model(value: BaseModel) -> str:
     return " ".join(f"{name}={show(one)}" for name, one in _fields(value))
 
@@ -160,6 +205,7 @@ _FORMS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (EvidenceRef, _show_evidence),
     (FileInfo, _show_file),
     (FileType, lambda value: plain(value.name)),
+    (OpenSocket, _show_socket),
     (BaseModel, _show_model),
     (Mapping, _show_mapping),
     ((list, tuple, set, frozenset), _show_several),

@@ -9,7 +9,7 @@ import click
 from pydantic import BaseModel
 
 from stanch.cli.plain import json_text, plain
-from stanch.cli.render import Block, Fields, Note, Table
+from stanch.cli.render import Block, Fields, Listing, Note, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +68,10 @@ def _show_plain(block: Block) -> None:
             _title(block.title)
             for line in plain_lines(block):
                 click.echo(line)
+        case Listing():
+            _title(block.title)
+            for line in block.lines:
+                click.echo(f"  {line}")
 
 
 def _title(title: str) -> None:
@@ -128,6 +132,10 @@ def _show_rich(block: Block) -> None:
                 _show_rich_tree(screen, block)
             else:
                 screen.print(_rich_table(block))
+        case Listing():
+            _rich_title(screen, block.title)
+            for line in block.lines:
+                screen.print(_text(f"  {line}"), soft_wrap=True)
 
 
 def _text(text: str, style: str = "") -> Any:

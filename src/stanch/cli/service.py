@@ -5,96 +5,35 @@ touched; changes of one's own belong in drop-ins (`systemctl edit`), which stay.
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 import click
 
-import stanch
 from stanch.cli.command import Group, json_option
 from stanch.cli.render import Block, Note, Table
 from stanch.cli.screen import print_json, show_blocks
 from stanch.core.errors import Conflict, Denied, Invalid, NotFound
+from stanch.disk import service_files
 from stanch.disk.atomic import atomic_write
+from stanch.disk.service_files import File, links
 
-UNITS: Final = Path("etc/systemd/system")
-RULES: Final = Path("etc/udev/rules.d")
-FILES: Final = {
-    "stanch-isolation.service": UNITS,
-    "stanch-isolation-device@.service": UNITS,
-    "stanch-agent.service": UNITS,
-    "90-stanch-isolation.rules": RULES,
-}
-"""Name to folder, in the order in which they are shown."""
-
-LINKS: Final = ("sysinit.target.wants/stanch-isolation.service", "multi-user.target.wants/stanch-agent.service")
-"""What `systemctl enable` adds; it cannot take them away any more when the units are gone."""
-
-HEAD: Final = "# Written by `stanch agent service install`. Changes of your own: systemctl edit.\n"
 ENABLE: Final = "systemctl enable --now stanch-isolation.service stanch-agent.service"
-MAX_BYTES: Final = 65_536
-
-_PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+-]*")
-_PROGRAMS: Final = {"/usr/bin/stanch-boot": "stanch.agent.boot", "/usr/bin/stanch": "stanch.cli.main"}
-
 F = TypeVar("F", bound=Callable[..., object])
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file, as it should be and as it is."""
-
-    path: Path
-    text: str
-
-    @property
-    def present(self) -> str | None:
-        """What is there now; None if nothing is."""
-        try:
-            with self.path.open("rb") as file:
-                return file.read(MAX_BYTES).decode("utf-8", "replace")
-        except FileNotFoundError:
-            return None
-
-    @property
-    def state(self) -> str:
-        """absent, installed, outdated, or foreign: written by somebody else."""
-        present = self.present
-        if present is None:
-            return "absent"
-        if not present.startswith(HEAD):
-            return "foreign"
-        return "installed" if present == self.text else "outdated"
 
 
 def files(root: Path, python: str) -> tuple[File, ...]:
     """All files below a root folder, for this interpreter; Invalid if a unit cannot name it."""
-    if not _PLAIN_PATH.fullmatch(python):
+    try:
+        return service_files.files(root, python)
+    except ValueError:
         hint = "Move the environment to a path of letters, digits, and any of _./+-"
-        raise Invalid("A unit cannot name this interpreter", got=python, expected="a plain path", hint=hint)
-    return tuple(File(root / folder / name, HEAD + _for(python, _template(name))) for name, folder in FILES.items())
-
-
-def _for(python: str, template: str) -> str:
-    """The template with our programs replaced by this interpreter's; -I: root's daemons import from nowhere else."""
-    return re.sub(
-        r"(?m)^(Exec[A-Z][a-z]+=)(/usr/bin/stanch(?:-boot)?)\b(?!-)",
-        lambda found: f"{found[1]}{python} -I -m {_PROGRAMS[found[2]]}",
-        template,
-    )
-
-
-def _template(name: str) -> str:
-    """A unit as it is packaged: beside this package, or in the checkout that it runs from."""
-    package = Path(stanch.__file__).parent
-    for folder in (package / "systemd", package.parents[1] / "packaging" / "systemd"):
-        if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8")
-    raise NotFound("The units are not part of this installation", got=f"no {name}", hint="Install the package again.")
+        raise Invalid("A unit cannot name this interpreter", got=python, expected="a plain path", hint=hint) from None
+    except FileNotFoundError as error:
+        hint = "Install the package again."
+        raise NotFound("The units are not part of this installation", got=error, hint=hint) from None
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -151,7 +90,7 @@ def remove(*, root: Path, dry_run: bool, as_json: bool) -> None:
     _refuse_foreign(some)
     states = [(one, "as it was" if one.present is None else "removed") for one in some]
     if not dry_run:
-        for path in (*(root / UNITS / link for link in LINKS), *(one.path for one in some)):
+        for path in (*links(root), *(one.path for one in some)):
             _unlink(path)
     _tell(states, as_json=as_json, dry_run=dry_run, left=_then(root, "systemctl stop stanch-agent.service"))
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -56,6 +56,9 @@ from stanch.core.rest_evidence import EvidenceVerdict, EvidenceView, Preview, Pr
 from stanch.core.rest_uploads import UploadQuery, UploadView
 from stanch.core.types import Upload
 
+if TYPE_CHECKING:
+    from stanch.client.terminal import Terminal
+
 PAGE = 200
 """How many of a list are asked for at once."""
 
@@ -91,9 +94,10 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._tls, self._token = verifying_context(ca), token
         self._http = Http(
             normal_url(url),
-            verify=verifying_context(ca),
+            verify=self._tls,
             token=token,
             origin=origin,
             patience=patience,
@@ -111,6 +115,14 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+
+    # --- terminals ---------------------------------------------------------------------------------------------------
+
+    def terminal(self, task: str) -> "Terminal":
+        """The person's end of the terminal that is this task."""
+        from stanch.client.terminal import Terminal
+
+        return Terminal(self._http.url, token=self._token, tls=self._tls, task=task)
 
     # --- who ---------------------------------------------------------------------------------------------------------
 

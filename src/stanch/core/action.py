@@ -19,14 +19,29 @@ from pydantic import Field, ValidationError
 from stanch.core.errors import Invalid, UnknownAction
 from stanch.core.host import Host
 from stanch.core.model import Model
-from stanch.core.types import Text, minutes
+from stanch.core.types import Text, minutes, show_duration
 
 RESERVED = frozenset(
-    {"endpoint", "reason", "case", "valid_for", "wait", "dry_run", "label", "group", "json", "help", "yes", "quiet"}
+    {
+        "endpoint",
+        "reason",
+        "case",
+        "valid_for",
+        "wait",
+        "dry_run",
+        "label",
+        "group",
+        "json",
+        "help",
+        "yes",
+        "quiet",
+        "confirm",
+    }
 )
 """Names that belong to the order itself; no parameter may take them."""
 
 _GOT = re.compile(r"got .{1,200}?, expected ", re.DOTALL)
+_TIMEDELTA = re.compile(r"datetime\.timedelta\(((?:days|seconds)=\d+(?:, seconds=\d+)?)\)")
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -197,6 +212,12 @@ class Action(Generic[P, R]):
     verify: VerifyFn[P, R] | None = field(default=None, repr=False)
     undo: Undo[P, R] | Irreversible | None = None
     openc2: Pair | None = None
+    typed: bool = False
+    """Must a person type what it is done to, since a yes is given too quickly?"""
+    opt_in: bool = False
+    """Is it refused unless the owner of the machine switches it on in the local policy?"""
+    interactive: bool = False
+    """Does a person sit at a terminal of it while it runs? Then it is for one endpoint at a time."""
     release_code: bool = False
     """Does each task of it come with a code that takes its effect back at the endpoint itself, without the server?"""
     source: str = ""
@@ -259,7 +280,13 @@ def invalid_fields(message: str, error: ValidationError) -> Invalid:
 def expectation(text: str) -> str:
     """What was expected, of pydantic's message; what was got is told beside it. Lists are called lists."""
     text = _GOT.sub("", text.removeprefix("Value error, ")).removeprefix("expected ")
+    text = _TIMEDELTA.sub(lambda found: show_duration(timedelta(**_parts(found[1]))), text)
     return text.replace("a valid tuple", "a list").replace("Tuple should", "List should")
+
+
+def _parts(written: str) -> dict[str, int]:
+    """`days=1, seconds=30` of a timedelta that pydantic has written as Python does."""
+    return {name: int(number) for name, _, number in (one.partition("=") for one in written.split(", "))}
 
 
 def _brief(value: object) -> str:
@@ -288,6 +315,9 @@ def action(
     verify: VerifyFn[Any, Any] | None = None,
     undo: Undo[Any, Any] | Irreversible | None = None,
     openc2: Pair | None = None,
+    typed: bool = False,
+    opt_in: bool = False,
+    interactive: bool = False,
     release_code: bool = False,
 ) -> Declare:
     """Declare an action: the decorated function runs it, its annotations are the parameters and the result."""
@@ -315,6 +345,9 @@ def action(
             verify=verify,
             undo=undo,
             openc2=openc2,
+            typed=typed,
+            opt_in=opt_in,
+            interactive=interactive,
             release_code=release_code,
             source=run.__module__,
         )
@@ -381,6 +414,9 @@ class Registry(Mapping[str, AnyAction]):
             for back in one.undo.actions if isinstance(one.undo, Undo) else ():
                 if back not in self._actions:
                     raise DeclarationError(f"{one.source}: {one.name!r} is undone by {back!r}, which is nowhere")
+                if self._actions[back].typed:
+                    # Nobody is asked to type anything by an undo.
+                    raise DeclarationError(f"{one.source}: {one.name!r} is undone by {back!r}, which must be typed")
 
     def __getitem__(self, name: str) -> AnyAction:
         return self._actions[name]

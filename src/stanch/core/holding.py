@@ -10,8 +10,9 @@ from typing import Annotated
 from pydantic import Field
 
 from stanch.core.files import FileId
-from stanch.core.host import Held, Holder, Host, ProcessId
+from stanch.core.host import Host
 from stanch.core.model import Model
+from stanch.core.processes import Held, Holder, ProcessId
 from stanch.core.types import EndpointPath, Pid, Text
 
 MAX_HOLDERS = 1000

@@ -5,20 +5,26 @@ fake. `agent/host/` holds the only implementations that touch the machine; `test
 seam at which Stanch is faked.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
-from stanch.core.files import Bytes, Extent, FileId, Files
-from stanch.core.model import LooseModel, Model
+from stanch.core.accounts import Accounts
+from stanch.core.autoruns import Autoruns
+from stanch.core.containers import Containers
+from stanch.core.evidence import Evidence, Uploads
+from stanch.core.files import Files
+from stanch.core.machine import Machine
+from stanch.core.model import LooseModel
 from stanch.core.network import Firewall, Names, Peer
+from stanch.core.processes import Processes
+from stanch.core.programs import Programs
 from stanch.core.settings import GroupSettings
-from stanch.core.types import EndpointPath, EvidenceRef, Instant, Pid, Size, Text, Upload
+from stanch.core.terminal import Terminals
+from stanch.core.types import Instant, Text
 from stanch.core.vault import Vault
 
 # --- people ----------------------------------------------------------------------------------------------------------
@@ -29,174 +35,6 @@ class Users(Protocol):
 
     async def tell(self, text: str) -> int:
         """Show a text on the terminals of everybody who is logged in; how many there are. Never raises."""
-        ...
-
-
-# --- processes -------------------------------------------------------------------------------------------------------
-
-
-class ProcessId(Model):
-    """A process that cannot be mistaken for a later one with the same number."""
-
-    pid: Pid
-    """Process id."""
-
-    started: Annotated[int, Field(ge=0, le=2**63 - 1)]
-    """Start time in clock ticks since boot (field 22 of /proc/PID/stat)."""
-
-
-class Process(Model):
-    """One process of the endpoint."""
-
-    pid: Pid
-    """Process id."""
-
-    parent: Annotated[int, Field(ge=0, le=4_194_304)]
-    """Process id of the parent; 0 for none."""
-
-    started: Annotated[int, Field(ge=0, le=2**63 - 1)]
-    """Start time in clock ticks since boot: with the pid, it names the process for good."""
-
-    user: Text
-    """Account name, or the numeric id where it has no name."""
-
-    name: Text
-    """Short name that the kernel shows."""
-
-    executable: EndpointPath | None
-    """Path of the running program; null for kernel threads and where it cannot be read."""
-
-    arguments: Text
-    """Command line, arguments quoted as a shell would; cut at 4000 characters."""
-
-    state: Annotated[str, Field(max_length=1)]
-    """State letter of the kernel: R, S, D, Z, T, I."""
-
-    memory: Size
-    """Resident memory in bytes."""
-
-    depth: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """How deep in the tree; 0 for a root."""
-
-    @property
-    def id(self) -> ProcessId:
-        """Its identity."""
-        return ProcessId(pid=self.pid, started=self.started)
-
-
-class Held(StrEnum):
-    """How a process holds a file."""
-
-    RUNS = "runs"
-    """It is its program."""
-
-    MAPS = "maps"
-    """Mapped, as a library is."""
-
-    WRITES = "writes"
-    """Open for writing."""
-
-    READS = "reads"
-    """Open for reading."""
-
-
-class Holder(Model):
-    """A process that holds a file."""
-
-    process: ProcessId
-    """Which process."""
-
-    name: Text
-    """Short name that the kernel shows."""
-
-    file: FileId
-    """Which file."""
-
-    how: Held
-    """How."""
-
-
-class Processes(Protocol):
-    """The processes of one pid namespace; bound to it, and refusing any other."""
-
-    async def list(self) -> Sequence[Process]:
-        """All of them, in tree order with `depth` set."""
-        ...
-
-    async def find(self, pid: int) -> Process | None:
-        """The process that has this pid now, or None."""
-        ...
-
-    async def alive(self, one: ProcessId) -> bool:
-        """Does exactly this process still run? A zombie does not."""
-        ...
-
-    async def why_protected(self, one: ProcessId) -> str | None:
-        """The reason why it must not be ended (init, kernel thread, Stanch itself), or None."""
-        ...
-
-    async def stop(self, one: ProcessId) -> bool:
-        """SIGSTOP it through a pidfd; False if it is gone."""
-        ...
-
-    async def resume(self, one: ProcessId) -> bool:
-        """SIGCONT it through a pidfd; False if it is gone."""
-        ...
-
-    async def kill(self, one: ProcessId) -> bool:
-        """SIGKILL it through a pidfd whose start time was checked after opening; False if it was gone."""
-        ...
-
-    async def wait_gone(self, ones: Sequence[ProcessId], *, within: timedelta) -> tuple[ProcessId, ...]:
-        """Wait until they have ended; those that have not."""
-        ...
-
-    async def holders(self, files: Collection[FileId]) -> Sequence[Holder]:
-        """Who runs, maps or has open any of these files, deleted ones too; each process once per file and way."""
-        ...
-
-
-# --- evidence and uploads --------------------------------------------------------------------------------------------
-
-
-class Source(Protocol):
-    """Bytes to be taken as evidence."""
-
-    @property
-    def name(self) -> str:
-        """What they are called on the endpoint."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many, fixed at the start."""
-        ...
-
-    async def read(self, offset: int, length: int) -> bytes:
-        """Exactly these bytes, the same each time, or ActionFailed if the source changed. Asked for in order."""
-        ...
-
-    async def extents(self) -> Sequence[Extent]:
-        """Where it holds data, in order; between are holes, which read as zeros and need not be read or sent."""
-        ...
-
-
-class Evidence(Protocol):
-    """The way of bytes from the endpoint to the server: hashed parts, resumed from the first missing one."""
-
-    async def send(self, source: Source) -> EvidenceRef:
-        """Send all of it and return what the server has committed; waits out outages until the time limit."""
-        ...
-
-
-class Uploads(Protocol):
-    """What people have uploaded to the server to be put on endpoints."""
-
-    def open(self, upload: Upload) -> AbstractAsyncContextManager[Bytes]:
-        """Its bytes, fetched as they are read, in order; waits out outages. NotFound if the server has it no more.
-
-        What arrives is what the server sends: whoever uses it MUST compare the SHA-256 in the (signed) order.
-        """
         ...
 
 
@@ -344,6 +182,12 @@ class Host:
     names: Names
     users: Users
     processes: Processes
+    programs: Programs
+    accounts: Accounts
+    autoruns: Autoruns
+    containers: Containers
+    machine: Machine
+    terminals: Terminals
     files: Files
     vault: Vault
     evidence: Evidence

@@ -131,6 +131,7 @@ SOLUTION_MAY: Mapping[str, frozenset[Solution]] = {
     "block_address": frozenset({Solution.OPENC2}),
     "unblock_address": frozenset({Solution.OPENC2}),
     "get_file": _ALL - {Solution.OPENC2},
+    "run_process": _ALL,
     "kill_process": _ALL,
     "quarantine": _ALL,
     "restore": _ALL,

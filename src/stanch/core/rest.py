@@ -65,6 +65,9 @@ class OrderCommon(Model):
     """An endpoint that is not reached in this time does not do it."""
     dry_run: bool = False
     """Only say what would be touched."""
+    confirm: Annotated[str, Field(max_length=200)] | None = None
+    """What it is done to, typed once more: the name of the endpoint, or how many endpoints there are. Needed for
+    actions that say so; wherever it is given, it must be right."""
 
 
 class TaskView(LooseModel):
@@ -440,6 +443,8 @@ class ActionView(LooseModel):
     """The action that takes it back, or the reason why nothing does; null for read-only ones."""
     after_crash: str
     """What the agent does when it was killed in the middle."""
+    typed: bool = False
+    """Its orders must say in `confirm` what it is done to."""
     params: Mapping[str, Any]
     """JSON schema of the parameters."""
     result: Mapping[str, Any]

@@ -234,11 +234,11 @@ def reason(error: StanchError) -> str:
     return error.message + (f" (got {error.got})" if error.got else "")
 
 
-def told(rows: Sequence[M]) -> tuple[M, ...]:
-    """As many of the rows, from the first, as fit into a result."""
-    kept, left = list[M](), MAX_TOLD_BYTES
+def told(rows: Sequence[M], *, most: int = MAX_TOLD_BYTES) -> tuple[M, ...]:
+    """As many of the rows, from the first, as fit into a result: `most` bytes of them."""
+    kept, left = list[M](), most
     for one in rows[:MAX_ROWS]:
-        left -= len(one.model_dump_json())
+        left -= len(one.model_dump_json().encode())
         if left < 0:
             break
         kept.append(one)

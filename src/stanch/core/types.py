@@ -387,6 +387,9 @@ def show_mode(mode: int) -> str:
 Text = Annotated[str, StringConstraints(max_length=4000)]
 """Bounded free text."""
 
+Printed = Annotated[Text, TypeInfo("printed", "done", "What a program printed, line by line.")]
+"""Text whose lines are shown as lines."""
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 """A bounded, non-empty name."""
 

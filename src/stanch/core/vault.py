@@ -109,6 +109,8 @@ class Taking:
     keep_original: bool = False
     lasts: timedelta | None = None
     """Remove it for good after this long."""
+    direct: bool = False
+    """Only if no link is on the way to it: for a path whose links were resolved before. Conflict otherwise."""
     critical_too: bool = False
     """Only for what Stanch itself has put there: take it although it is protected."""
 

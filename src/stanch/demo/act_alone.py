@@ -34,6 +34,9 @@ USED, REFUSED = "release-code-used", "release-code-refused"
 OUTAGE_ISOLATION = 8
 """Seconds of the isolation that must end while the server is down."""
 
+DISABLED = "autorun"
+"""The one effect that an earlier act has left in force, on purpose."""
+
 
 class Alone:
     """Two outages of the server."""
@@ -133,16 +136,21 @@ class Alone:
         )
 
     def server_back(self) -> str:
-        """The server starts again on its data, and the agent is back with nothing in force."""
-        view = self._server_returns()
-        quiet = not view.effects or wait_until(lambda: not self._scene.view().effects, within=WAIT_SECONDS)
-        expect(quiet, "The server still believes in an effect", got=view.effects)
+        """The server starts again on its data, and knows that nothing but the disabled autorun is in force."""
+        self._server_returns()
+        names = self._effects
+        wait_until(lambda: names() == [DISABLED], within=WAIT_SECONDS)
+        expect(names() == [DISABLED], "The server believes in other effects", got=names(), expected=[DISABLED])
         self._responder.order("list-processes", HOSTNAME, "--match", "nobody")
-        return f"{HOSTNAME} is online again, no effect in force, and answers an order"
+        return f"{HOSTNAME} is online again, the disabled autorun alone is in force, and it answers an order"
 
     @property
     def _earliest(self) -> float:
         return self._short.ordered + OUTAGE_ISOLATION - READ_SECONDS
+
+    def _effects(self) -> list[str]:
+        """What is in force, as the server tells it: of which kind."""
+        return [one.name.partition(":")[0] for one in self._scene.view().effects]
 
     # --- the server --------------------------------------------------------------------------------------------------
 

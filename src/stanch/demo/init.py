@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-HIDDEN = ("/run", "/tmp", "/home", "/var/lib")  # noqa: S108 - hidden, not used
+HIDDEN = ("/run", "/tmp", "/home", "/var/lib", "/var/spool")  # noqa: S108 - hidden, not used
 MS_BIND, MS_REC = 4096, 16384
 MODES = {"/tmp": "1777"}  # noqa: S108 - hidden, not used
 

@@ -157,6 +157,12 @@ class Stage:
         """Let a harmless client work on the endpoint."""
         self._module("client", self.lab.endpoint, *each("--shop", SHOP_V4, SHOP_V6))
 
+    def start_cron(self, crontab: str) -> None:
+        """Let the demo's own cron follow a crontab on the endpoint."""
+        self._module("persistence", self.lab.endpoint, "--crontab", crontab).wait_for_line(
+            "ready", within=START_SECONDS
+        )
+
     def start_server(self) -> str:
         """Start `stanch server`, on the same data as before if there was one; its ready line."""
         if not self.server_place.data.exists():

@@ -11,6 +11,7 @@ from stanch.demo.act_alone import Alone
 from stanch.demo.act_attack import Attack
 from stanch.demo.act_files import Files
 from stanch.demo.act_isolated import Isolated
+from stanch.demo.act_persistence import Persistence
 from stanch.demo.act_tampered import Tampered
 from stanch.demo.report import Report, expect
 from stanch.demo.scene import Chapter, Scene
@@ -26,6 +27,10 @@ ACTIONS = frozenset(
         "quarantine_list",
         "restore",
         "delete_file",
+        "run_process",
+        "list_autoruns",
+        "disable_autorun",
+        "enable_autorun",
         "release",
     }
 )
@@ -56,13 +61,14 @@ class Story:
         yield from Tampered(self._scene).chapters()
         yield from isolated.chapters_to_clean()
         yield from Files(self._scene).chapters()
+        yield from Persistence(self._scene).chapters()
         yield from isolated.chapters_of_the_release()
         yield from Alone(self._scene).chapters()
         yield "orders-tell-all", self.orders_tell_all
 
     def orders_tell_all(self) -> str:
         """Everything that was ordered is on record, and ended well."""
-        orders = self._scene.responder.listed(OrderView, "orders")
+        orders = self._scene.responder.listed(OrderView, "orders", "--limit", "1000")
         names = {order.action for order in orders}
         expect(names == ACTIONS, "The list of orders is not complete", got=sorted(names), expected=sorted(ACTIONS))
         unfinished = [f"{one.action}: {dict(one.states)}" for one in orders if set(one.states) != {"done"}]

@@ -100,6 +100,8 @@ class CommandSpec:
     """Whole command lines after `stanch`."""
     options: tuple[OptionSpec, ...]
     """Its own options; those of every order come from the command line."""
+    typed: bool = False
+    """Must be confirmed by typing what it is done to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def command_of(action: AnyAction) -> CommandSpec:
         undo=undo_sentence(action),
         examples=tuple(f"{action.command} {one}".strip() for one in action.examples),
         options=options_of(action.params),
+        typed=action.typed,
     )
 
 

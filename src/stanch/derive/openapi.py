@@ -6,6 +6,7 @@ from pydantic import Field, create_model
 
 from stanch.core.action import AnyAction, Irreversible, Params, Undo
 from stanch.core.rest import ActionView, OrderCommon
+from stanch.derive.commands import annotation_of
 
 
 class OrderBody(OrderCommon):
@@ -20,9 +21,20 @@ def order_body(action: AnyAction) -> type[OrderBody]:
     needed = any(info.is_required() for info in action.params.model_fields.values())
     params: Any = Field(description=f"Parameters of {action.name}.", **({} if needed else _empty(action)))
     made = create_model(
-        f"{action.params.__name__}Order", __base__=OrderBody, __doc__=action.summary, params=(action.params, params)
+        f"{action.params.__name__}Order",
+        __base__=OrderBody,
+        __doc__=action.summary,
+        params=(action.params, params),
+        **(_confirm() if action.typed else {}),
     )
     return cast("type[OrderBody]", made)
+
+
+def _confirm() -> dict[str, Any]:
+    """The field of every order, which these orders cannot do without unless they are dry runs."""
+    info = OrderCommon.model_fields["confirm"]
+    text = "The name of the endpoint, or how many endpoints there are, typed once more. Needed unless it is a dry run."
+    return {"confirm": (annotation_of(info), Field(default=None, description=text))}
 
 
 def _empty(action: AnyAction) -> dict[str, Any]:
@@ -39,6 +51,7 @@ def action_view(action: AnyAction) -> ActionView:
         risk=action.risk,
         undo=_undo(action),
         after_crash=action.after_crash,
+        typed=action.typed,
         params=action.params.model_json_schema(),
         result=action.result.model_json_schema(mode="serialization"),
     )

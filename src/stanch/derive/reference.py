@@ -134,6 +134,8 @@ def _type_name(inner: Any) -> str:
 def _properties(action: AnyAction, spec: CommandSpec) -> Iterator[tuple[str, str]]:
     yield "version", str(action.version)
     yield "risk", action.risk
+    if action.typed:
+        yield "confirmed by", "typing the name of the endpoint, or how many endpoints there are: `--confirm`"
     yield "dry run", "yes" if action.plan else "no"
     yield "undo", spec.undo or "nothing to take back"
     yield "after a crash of the agent", action.after_crash.replace("-", " ")

@@ -20,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
-from stanch.core.errors import Conflict, NotFound, TooLarge, Unavailable, VerificationFailed
+from stanch.core.errors import Conflict, Denied, NotFound, TooLarge, Unavailable, VerificationFailed
 from stanch.core.frames import (
     PART_BYTES,
     Encoding,
@@ -52,6 +52,8 @@ from stanch.server.store.tables import endpoints, evidence, tasks
 from stanch.server.targets import carrying, labels_of
 
 MAX_PER_TASK = 1000
+RECORDING = "terminal.cast"
+"""What this server calls its own recording of a task. No endpoint may send anything of that name."""
 KEEP_FREE = 2**28
 """Bytes of the disk that evidence never takes: the database must go on."""
 
@@ -79,16 +81,9 @@ class Evidence:
 
     async def start(self, endpoint: str, request: EvidenceStart) -> EvidenceProgress:
         """Begin, or say how far it is; NotFound unless the task is this endpoint's, Conflict unless it runs."""
-        row = {
-            "id": new_id("evd", self._now()),
-            "task": request.task,
-            "endpoint": endpoint,
-            "name": request.name,
-            "size": request.size,
-            "complete": False,
-            "received": 0,
-            "created": self._now(),
-        }
+        if request.name == RECORDING:
+            raise Denied("Recordings are made by the server, not by the endpoint", got=request.name)
+        row = self._row(request, endpoint)
         progress, forgotten = await self._database.write(lambda connection: _begin(connection, row))
         if not progress.complete:  # else it may be deleted, folder and all
             await asyncio.to_thread(prepare_folder, self._folder / progress.evidence, without=forgotten)
@@ -146,6 +141,40 @@ class Evidence:
             raise Conflict("The evidence has another size than was said", got=whole.size, expected=row.size)
         await self._database.write(lambda connection: _complete(connection, evidence_id, whole))
         return EvidenceRef(id=evidence_id, name=row.name, size=row.size, sha256=whole.sha256)
+
+    # --- from this server itself -------------------------------------------------------------------------------------
+
+    async def keep(self, *, task: str, endpoint: str, name: str, file: Path) -> EvidenceRef:
+        """Take in what this server has of a task, such as a recording, whatever has become of the task.
+
+        Repeating it after a crash is harmless, as long as the file is the same.
+        """
+        size = (await asyncio.to_thread(file.stat)).st_size
+        row = self._row(EvidenceStart(task=task, name=name, size=size), endpoint)
+        progress, forgotten = await self._database.write(lambda connection: _begin_own(connection, row))
+        if not progress.complete:
+            await asyncio.to_thread(prepare_folder, self._folder / progress.evidence, without=forgotten)
+            self._refuse_full_disk(size - sum(part.size for part in progress.parts))
+        whole = hashlib.sha256()
+        for n in range(-(-size // PART_BYTES)):
+            data = await asyncio.to_thread(_part_of, file, n)
+            whole.update(data)
+            if not progress.complete:
+                sha256 = hashlib.sha256(data).hexdigest()
+                await self.put_part(endpoint, progress.evidence, n, sha256=sha256, chunks=_at_once(data))
+        return await self.finish(endpoint, progress.evidence, EvidenceFinish(sha256=whole.hexdigest(), size=size))
+
+    def _row(self, request: EvidenceStart, endpoint: str) -> dict[str, Any]:
+        return {
+            "id": new_id("evd", self._now()),
+            "task": request.task,
+            "endpoint": endpoint,
+            "name": request.name,
+            "size": request.size,
+            "complete": False,
+            "received": 0,
+            "created": self._now(),
+        }
 
     # --- to people ---------------------------------------------------------------------------------------------------
 
@@ -225,6 +254,11 @@ class Evidence:
 def _begin(connection: Connection, row: dict[str, Any]) -> tuple[EvidenceProgress, Sequence[str]]:
     """The evidence of this task and name: the one that is there, or a new one; and files of it that are forgotten."""
     _refuse_task(connection, row["task"], row["endpoint"])
+    return _begin_own(connection, row)
+
+
+def _begin_own(connection: Connection, row: dict[str, Any]) -> tuple[EvidenceProgress, Sequence[str]]:
+    """The same, whatever has become of the task."""
     mine = (evidence.c.task == row["task"], evidence.c.name == row["name"])
     there = connection.execute(select(evidence).where(*mine)).one_or_none()
     if there is None:
@@ -284,6 +318,16 @@ def _complete(connection: Connection, evidence_id: str, whole: EvidenceFinish) -
 def _refuse_other_hash(whole: EvidenceFinish, sha256: str) -> None:
     if whole.sha256 != sha256:
         raise VerificationFailed("The evidence is not what was sent", got=whole.sha256, expected=sha256)
+
+
+def _part_of(file: Path, n: int) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(n * PART_BYTES)
+        return opened.read(PART_BYTES)
+
+
+async def _at_once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def _page(order: str | None, task: str | None, after: str | None, labels: Sequence[str]) -> Select[Any]:

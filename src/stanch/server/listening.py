@@ -13,6 +13,7 @@ from aiohttp import web
 from starlette.types import ASGIApp
 
 from stanch.core.errors import Unavailable
+from stanch.core.terminal_wire import MAX_DATA, MAX_WORD
 from stanch.server.settings import Listen
 
 EVERYWHERE = "::"
@@ -27,6 +28,8 @@ GRACE_SECONDS = 1
 LINGER_SECONDS = 1
 """Time for a client that was refused to notice, while it still sends."""
 HEADER_BYTES = 65_536
+MAX_MESSAGE = MAX_DATA + MAX_WORD
+"""Bytes of a WebSocket's message: the terminal's are the only ones."""
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -57,7 +60,10 @@ class ApiServer(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 lifespan="off",
-                ws="none",
+                ws="wsproto",
+                ws_max_size=MAX_MESSAGE,
+                ws_ping_interval=20.0,
+                ws_per_message_deflate=False,
                 http="httptools",
                 backlog=BACKLOG,
                 h11_max_incomplete_event_size=HEADER_BYTES,

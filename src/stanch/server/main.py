@@ -93,6 +93,7 @@ async def running(
         await asyncio.to_thread(remove_unfinished, settings.data / "evidence")
         await services.evidence.recover()
         await services.uploads.recover()
+        await services.terminals.recover()
         server = Running(
             services=services,
             api_url=_url(settings, settings.api, port_of(api_socket)),
@@ -107,6 +108,7 @@ async def running(
             services.policies.run,
             services.keeping.run,
             services.uploads.run,
+            services.terminals.run,
             gateway.inbox.run,
             gateway.links.close_silent,
             lambda: _flush(services),
@@ -121,6 +123,7 @@ async def running(
             try:
                 yield server
             finally:
+                await services.terminals.close()
                 services.bus.close()  # event streams end by themselves, so that nothing has to be cut off
         await services.fleet.flush()
 

@@ -229,6 +229,8 @@ class Orders:
         common = draft.common
         found = targets.resolve(connection, common.endpoints, common.labels, common.group)
         may(draft.principal, draft.action, {one: target.labels for one, target in found.items()})
+        _refuse_audience(draft, len(found))
+        targets.check_confirmed(draft.action, common, found)
         made = [self._make(draft, one, target.hostname) for one, target in found.items()]
         connection.execute(_INSERT_ORDER, _order_row(draft))
         uploads.use(connection, draft.id, draft.uploads, draft.created)
@@ -324,6 +326,14 @@ def _refuse_dry_run(draft: _Draft) -> None:
         raise Invalid(f"{draft.action.name} has no dry run: it only reads", hint="Order it without --dry-run.")
 
 
+def _refuse_audience(draft: _Draft, endpoints: int) -> None:
+    """A person sits at one terminal at a time."""
+    if draft.action.interactive and not draft.common.dry_run and endpoints != 1:
+        raise Invalid(
+            f"{draft.action.name} is for one endpoint at a time", got=f"{endpoints} endpoints", expected="one endpoint"
+        )
+
+
 def _refuse_large(draft: _Draft) -> None:
     """An envelope must hold it, in base64 and beside the rest."""
     size = len(to_json(draft.raw_params))
@@ -359,6 +369,7 @@ def _entry(draft: _Draft, *, endpoints: int) -> audit.Entry:
         **({"group": common.group} if common.group else {}),
         **({"labels": list(common.labels)} if common.labels else {}),
         **({"dry_run": True} if common.dry_run else {}),
+        **({"confirm": common.confirm} if common.confirm is not None else {}),
     }
     return audit.Entry(at=draft.created, who=draft.principal.name, what="order", subject=draft.id, detail=detail)
 

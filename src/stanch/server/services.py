@@ -22,6 +22,7 @@ from stanch.server.previews import Previews
 from stanch.server.release_codes import CodeBook, CodeDesk
 from stanch.server.signer import Signer
 from stanch.server.store.database import Database
+from stanch.server.terminals import Terminals
 from stanch.server.tokens import Tokens
 from stanch.server.uploads import Uploads
 
@@ -71,6 +72,7 @@ class Services:
     previews: Previews
     downloads: Downloads = field(default_factory=Downloads)
     uploads: Uploads
+    terminals: Terminals
     dispatcher: Dispatcher
     codes: CodeBook
     code_desk: CodeDesk

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import BindParameter, Connection, Select, bindparam, select
 
+from stanch.core.action import AnyAction
 from stanch.core.errors import Conflict, Invalid, NotFound
+from stanch.core.rest import OrderCommon
 from stanch.server.groups import find
 from stanch.server.store.tables import endpoint_labels, endpoints
 
@@ -54,6 +56,29 @@ def resolve(
         )
     carried = labels_of(connection, sorted(found))
     return {one: Target(found[one], labels) for one, labels in carried.items()}
+
+
+def check_confirmed(action: AnyAction, common: OrderCommon, found: Mapping[str, Target]) -> None:
+    """Invalid unless what the order is done to was typed once more, where the action wants it, or where it was typed.
+
+    Of one endpoint its name or id; of several how many there are: a label may have come to mean more than was thought.
+    A dry run changes nothing, and needs none.
+    """
+    if common.dry_run or (common.confirm is None and not action.typed):
+        return
+    if len(found) == 1:
+        ((endpoint, target),) = found.items()
+        right, expected = {endpoint, target.hostname}, target.hostname
+    else:
+        expected = str(len(found))
+        right = {expected}
+    if common.confirm not in right:
+        raise Invalid(
+            f"{action.command} is confirmed by typing what it is done to",
+            got="nothing" if common.confirm is None else common.confirm,
+            expected=expected,
+            hint="Give the name of the one endpoint, or the number of endpoints, as `confirm` (--confirm).",
+        )
 
 
 def labels_of(connection: Connection, ids: Sequence[str]) -> dict[str, frozenset[str]]:

@@ -23,6 +23,7 @@ from stanch.server.settings import Settings
 from stanch.server.signer import Signer
 from stanch.server.store.counters import Counter
 from stanch.server.store.database import Database
+from stanch.server.terminals import Terminals
 from stanch.server.tokens import Tokens
 from stanch.server.uploads import Uploads
 
@@ -60,6 +61,14 @@ def wire(settings: Settings, *, database: Database, authority: Authority, port: 
             now=now,
             most=settings.max_upload,
             keep=settings.uploads_last,
+        ),
+        terminals=Terminals(
+            folder=settings.data / "recordings",
+            registry=registry,
+            database=database,
+            evidence=evidence,
+            now=now,
+            seconds=time.monotonic,
         ),
         dispatcher=dispatcher,
         codes=codes,

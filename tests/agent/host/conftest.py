@@ -7,10 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from stanch.agent.host.cgroups import hierarchy
 from stanch.agent.host.owner import Looking
+from stanch.agent.host.pen import Groups
+from stanch.core.errors import Unsupported
 from tests.fakes.waiting import PATIENCE, wait_until
 
 
@@ -48,3 +52,26 @@ def looking() -> Iterator[Looking]:
     made = Looking()
     yield made
     made.close()
+
+
+@pytest.fixture
+def groups() -> Iterator[Groups]:
+    """A control group below which pens are made, with nobody in it; gone afterwards. For tests marked `root`."""
+    try:
+        root = hierarchy().root
+    except Unsupported as error:
+        pytest.skip(str(error))
+    mine = root / f"stanch-test-{os.getpid()}"
+    mine.mkdir()
+    yield Groups(root=root, parent=mine)
+    wait_until(lambda: _removed(mine))
+
+
+def _removed(group: Path) -> bool:
+    inside = sorted((one for one in group.rglob("*") if one.is_dir()), reverse=True)
+    for one in (*inside, group):
+        with suppress(OSError):
+            (one / "cgroup.kill").write_text("1")
+        with suppress(OSError):
+            one.rmdir()
+    return not group.exists()

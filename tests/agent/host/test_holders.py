@@ -11,7 +11,7 @@ import pytest
 
 from stanch.agent.host.holders import holders
 from stanch.core.files import FileId
-from stanch.core.host import Held
+from stanch.core.processes import Held
 
 
 def id_of(path: Path) -> FileId:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from stanch.agent.host import path_calls
-from stanch.agent.host.path_calls import open_folder, path_of, rename_exclusively, walk_to_folder
+from stanch.agent.host.path_calls import (
+    exchange,
+    open_folder,
+    path_of,
+    pin_below,
+    rename_exclusively,
+    walk_below,
+    walk_to_folder,
+)
 
 
 @pytest.fixture
@@ -109,3 +117,92 @@ def test_a_step_that_becomes_a_link_while_it_is_walked_is_not_followed(tmp_path,
     monkeypatch.setattr(path_calls, "_link_target", swap)
     with pytest.raises(NotADirectoryError):
         walk_to_folder(os.fsencode(tmp_path / "step"))
+
+
+# --- below a root ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder that stands in for /, beside something that must not be reached."""
+    (tmp_path / "secret").write_text("outside")
+    folder = tmp_path / "root"
+    (folder / "etc/sub").mkdir(parents=True)
+    (folder / "etc/file").write_text("inside")
+    opened = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    yield folder, opened
+    os.close(opened)
+
+
+@pytest.mark.parametrize("way", [pin_below, walk_below])
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("/etc/file", "root/etc/file"),
+        ("etc/file", "root/etc/file"),
+        ("../../../etc/file", "root/etc/file"),
+        ("/etc/sub/../file", "root/etc/file"),
+        ("/", "root"),
+        ("../secret", None),
+        ("/../../secret", None),
+        ("/etc/file/..", NotADirectoryError),
+        ("/link", OSError),
+        ("/etc/none/../file", None),
+    ],
+)
+def test_no_link_leads_out_of_the_root(root, tmp_path, way, target, found):
+    """Links are followed as somebody would whose root folder it is; `..` ends there; circles end."""
+    folder, opened = root
+    (folder / "link").symlink_to(target)
+    if found is None or not isinstance(found, str):
+        with pytest.raises(found or FileNotFoundError):
+            way(opened, b"/link")
+        return
+    held = way(opened, b"link")
+    assert path_of(held) == os.fsencode(tmp_path / found)
+    os.close(held)
+
+
+@pytest.mark.parametrize("way", [pin_below, walk_below])
+def test_a_link_itself_can_be_held_below_a_root(root, way):
+    """Not followed at the end, but on the way."""
+    folder, opened = root
+    (folder / "etc/link").symlink_to("/nowhere")
+    (folder / "other").symlink_to("etc")
+    held = way(opened, b"/other/link", follow=False)
+    assert os.readlink(b"", dir_fd=held) == b"/nowhere"
+    os.close(held)
+
+
+@pytest.mark.parametrize("way", [pin_below, walk_below])
+def test_the_view_of_another_process_is_not_below_a_root(way):
+    """/proc/PID/root would lead anywhere."""
+    opened = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError) as caught:
+        way(opened, b"/proc/self/root/etc")
+    assert caught.value.errno == errno.ELOOP
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.close(opened)
+
+
+def test_without_openat2_it_is_walked_below_a_root(root, monkeypatch):
+    """With the same answer."""
+    folder, opened = root
+
+    def refuse(*_arguments):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(path_calls, "_call", refuse)
+    held = pin_below(opened, b"/etc/file")
+    assert path_of(held) == os.fsencode(folder / "etc/file")
+    os.close(held)
+
+
+def test_two_names_are_exchanged(tmp_path, folder):
+    """Each leads to what the other one did; nothing happens unless both are there."""
+    (tmp_path / "new").write_bytes(b"new")
+    exchange(folder, b"old", b"new")
+    assert ((tmp_path / "old").read_bytes(), (tmp_path / "new").read_bytes()) == (b"new", b"old")
+    with pytest.raises(FileNotFoundError):
+        exchange(folder, b"old", b"none")

@@ -1,6 +1,7 @@
 """Is exactly the process that was meant stopped or ended, and its whole tree, however it fights back?"""
 
 import asyncio
+import hashlib
 import os
 from contextlib import suppress
 from itertools import pairwise
@@ -11,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stanch.actions.kill_process import KillProcess, kill_process
+from stanch.agent.host import pidfds
 from stanch.agent.host import processes as module
 from stanch.agent.host.namespace import Namespace
 from stanch.agent.host.processes import LinuxProcesses, in_tree_order
 from stanch.agent.host.procfs import Stat, pids, read_stat, read_threads
 from stanch.core.errors import Protected, TargetGone, Unsupported
-from stanch.core.host import Process, ProcessId
+from stanch.core.processes import Detail, Process, ProcessId
 from stanch.core.types import seconds
 from tests.fakes.host import fake_host
 from tests.fakes.programs import MAIN_THREAD_ENDS
@@ -55,7 +57,11 @@ live(3, True)
 @pytest.fixture
 def processes():
     """The processes of the namespace that the tests run in; they touch only children of their own."""
-    return LinuxProcesses(Namespace.current("pid"))
+    return LinuxProcesses(Namespace.current("pid"), groups=nowhere)
+
+
+def nowhere():
+    """No control groups: those of the machine are not ours."""
 
 
 def identity(pid):
@@ -100,6 +106,20 @@ def row(pid, parent):
     return Process(
         pid=pid, parent=parent, started=pid, user="u", name="n", executable=None, arguments="", state="S", memory=0
     )
+
+
+def sha256_of(pid):
+    return hashlib.sha256(Path(f"/proc/{pid}/exe").read_bytes()).hexdigest()
+
+
+async def test_details_are_listed_in_tree_order(processes, child):
+    """The same rows, with the hash of each program that can be read."""
+    mine = child(WAITS)
+    rows = await processes.list(details=[Detail.HASH])
+    (found,) = [one for one in rows if one.pid == mine.pid]
+    assert found.sha256 == sha256_of(mine.pid)
+    assert found.depth == next(one.depth for one in rows if one.pid == os.getpid()) + 1
+    assert await processes.detailed([found], [Detail.HASH]) == [found]
 
 
 async def test_finds_a_process_by_its_pid(processes, child):
@@ -196,14 +216,14 @@ async def test_a_stopped_process_forks_no_more(processes, child):
 async def test_says_who_has_not_ended(processes, child):
     """Waiting ends at its time with those that still run, over several batches."""
     ones = [identity(child(WAITS).pid) for _ in range(5)]
-    module_batch, module._BATCH = module._BATCH, 2
+    batch, pidfds.BATCH = pidfds.BATCH, 2
     try:
         await processes.kill(ones[0])
         await processes.kill(ones[3])
         assert await processes.wait_gone([ones[0], ones[3]], within=seconds(20)) == ()
         assert await processes.wait_gone(ones, within=seconds(0.05)) == (ones[1], ones[2], ones[4])
     finally:
-        module._BATCH = module_batch
+        pidfds.BATCH = batch
 
 
 async def test_waiting_can_be_cancelled(processes, child):
@@ -280,7 +300,7 @@ async def test_a_tree_that_respawns_is_ended(processes, child):
     """Each process of a chain replaces its child at once; none is left afterwards."""
     chain = child(RESPAWNS)
     assert len(group(chain)) == 4
-    killed = await kill_process.run(fake_host(processes=processes), KillProcess(pid=chain.pid))
+    killed = await kill_process.run(fake_host(processes=processes), KillProcess(pid=chain.pid, watch=None))
     assert len(killed.processes) == 4
     assert killed.processes[0].pid == chain.pid
     assert group(chain) == []
@@ -290,7 +310,9 @@ async def test_a_tree_that_grows_is_ended(processes, child):
     """A process that forks all the time is ended with all that it has made."""
     forker = child(FORKS)
     one = identity(forker.pid)
-    killed = await kill_process.run(fake_host(processes=processes), KillProcess(pid=one.pid, started=one.started))
+    killed = await kill_process.run(
+        fake_host(processes=processes), KillProcess(pid=one.pid, started=one.started, watch=None)
+    )
     assert killed.processes[0] == one
     assert group(forker) == []
 
@@ -298,7 +320,7 @@ async def test_a_tree_that_grows_is_ended(processes, child):
 async def test_without_the_tree_only_one_is_ended(processes, child):
     """With `tree` off, the children live on."""
     chain = child(RESPAWNS)
-    await kill_process.run(fake_host(processes=processes), KillProcess(pid=chain.pid, tree=False))
+    await kill_process.run(fake_host(processes=processes), KillProcess(pid=chain.pid, tree=False, watch=None))
     assert len(group(chain)) == 3
 
 
@@ -313,8 +335,8 @@ async def test_the_action_refuses_a_pid_that_was_given_away(processes, child):
 async def test_a_tree_with_a_part_of_stanch_is_refused_and_goes_on(child):
     """One protected process in a tree saves all of it, and none stays stopped."""
     chain = child(RESPAWNS)
-    supervised = LinuxProcesses(Namespace.current("pid"), supervisor=chain.pid)
+    supervised = LinuxProcesses(Namespace.current("pid"), supervisor=chain.pid, groups=nowhere)
     with pytest.raises(Protected, match="part of Stanch"):
-        await kill_process.run(fake_host(processes=supervised), KillProcess(pid=chain.pid))
+        await kill_process.run(fake_host(processes=supervised), KillProcess(pid=chain.pid, watch=None))
     assert len(group(chain)) == 4
     assert "T" not in {read_stat(pid).state for pid in group(chain)}

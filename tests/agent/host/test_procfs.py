@@ -2,15 +2,29 @@
 
 import os
 import shutil
+import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.agent.host.procfs import MAX_ARGUMENTS, parse_stat, pids, read_process, read_stat, read_threads, readable
+from stanch.agent.host.cgroup_names import GroupNames
+from stanch.agent.host.procfs import (
+    MAX_ARGUMENTS,
+    parse_inner_pid,
+    parse_stat,
+    pids,
+    read_outline,
+    read_process,
+    read_stat,
+    read_threads,
+    readable,
+)
 from stanch.core.errors import ActionFailed
 from tests.fakes.programs import MAIN_THREAD_ENDS
+from tests.fakes.waiting import wait_until
 
 FIELDS = "S 7 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 3 0 121702 9932800 50 18446744073709551615 0"
 NOBODY = 4_194_304
@@ -111,3 +125,95 @@ def test_a_deleted_program_says_so(child, tmp_path):
     process = child(None, command=[program])
     program.unlink()
     assert read_process(process.pid, account).executable == f"{program} (deleted)"
+
+
+def test_a_file_that_is_only_called_deleted_is_not(child, tmp_path):
+    """The kernel's remark can be a part of a name: the file is asked, not its name."""
+    program = tmp_path / "x (deleted)"
+    shutil.copy("/bin/cat", program)
+    found = read_process(child(None, command=[program]).pid, account)
+    assert (found.executable, found.deleted) == (str(program), False)
+
+
+@pytest.mark.parametrize("after", ["gone", "another", "named", "whole"])
+def test_a_program_that_is_not_at_its_place_is_deleted(child, tmp_path, after):
+    """Removed, removed while it has another name, replaced by another file: what runs is not what lies there."""
+    program, other = tmp_path / "gone", tmp_path / "other"
+    shutil.copy("/bin/cat", program)
+    other.hardlink_to(program)
+    process = child(None, command=[program])
+    if after != "named":
+        other.unlink()
+    if after != "whole":
+        program.unlink()
+    if after == "another":
+        shutil.copy("/bin/cat", program)
+    assert read_process(process.pid, account).deleted is (after != "whole")
+
+
+def test_a_program_too_deep_down_has_no_path_and_hides_nobody(tmp_path):
+    """The kernel tells no path that is longer than a page: the process is told without."""
+    process = None
+    before, name = Path.cwd(), "d" * 250
+    os.chdir(tmp_path)
+    try:
+        for _ in range(17):
+            Path(name).mkdir()
+            os.chdir(name)
+        shutil.copy("/bin/cat", "deep")
+        process = subprocess.Popen(["./deep"], stdin=subprocess.PIPE)
+        wait_until(Path(f"/proc/{process.pid}/cmdline").read_bytes)  # it has none until it has begun to run
+        found = read_process(process.pid, account)
+        assert (found.executable, found.arguments, found.deleted) == (None, "./deep", False)
+    finally:
+        os.chdir(before)
+        if process is not None:
+            process.communicate(b"", timeout=20)
+
+
+def test_unit_and_container_come_from_the_control_groups(child):
+    """The text of the kernel is handed over as it is; what it means, another file knows."""
+    process, given_text = child(None, command=["/bin/cat"]), []
+
+    def names(text):
+        given_text.append(text)
+        return GroupNames(unit="x.service", container="4f")
+
+    found = read_process(process.pid, account, names)
+    assert (found.unit, found.container) == ("x.service", "4f")
+    assert given_text == [Path(f"/proc/{process.pid}/cgroup").read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("line", "pid"),
+    [
+        (b"NSpid:\t4711\n", 0),
+        (b"NSpid:\t4711\t7\n", 7),
+        (b"NSpid:\t4711\t30\t1\n", 1),
+        (b"", 0),  # before Linux 4.1
+        (b"NSpid:\n", 0),
+        (b"NSpid:\t4711\t99999999999999999999\n", 0),
+        (b"NSpid:\t4711\t9999999\n", 0),
+    ],
+)
+def test_the_inner_pid_is_the_last_of_several(line, pid):
+    """One number for each namespace, from ours inwards."""
+    assert parse_inner_pid(b"Name:\tNSpid:\nNgid:\t0\n%sVmPeak:\t1 kB\n" % line) == pid
+
+
+@given(st.binary(max_size=200))
+def test_garbage_has_no_inner_pid_or_a_small_one(raw):
+    """No bytes make the parser fail."""
+    assert 0 <= parse_inner_pid(raw) <= NOBODY
+
+
+def test_the_outline_asks_nothing_of_the_process(child):
+    """What the kernel says by itself is the same; the rest is empty, and the note is ours."""
+    process = child(None, command=["/bin/cat"])
+    whole, outline = read_process(process.pid, account), read_outline(process.pid, "why")
+    assert outline.id == whole.id
+    assert (outline.parent, outline.name, outline.state) == (whole.parent, whole.name, whole.state)
+    assert (outline.user, outline.note) == (str(os.geteuid()), "why")
+    assert (outline.executable, outline.arguments) == (whole.executable, "")
+    assert (outline.unit, outline.container) == (whole.unit, whole.container)
+    assert read_outline(NOBODY, "why") is None

@@ -17,7 +17,7 @@ from stanch.agent.host import vault_taking
 from stanch.agent.host.inode_flags import APPEND_ONLY, IMMUTABLE
 from stanch.agent.host.vault_content import BLOCK, Watch
 from stanch.agent.host.vault_parts import Work
-from stanch.core.errors import ActionFailed, Unsupported, VaultFull
+from stanch.core.errors import ActionFailed, Conflict, Unsupported, VaultFull
 from stanch.core.vault import Item, Taking, item_id
 from tests.agent.host.vault_world import (
     NO_DUMP,
@@ -418,3 +418,15 @@ async def test_a_name_that_is_aside_is_no_other_name(world: World, monkeypatch: 
     await world.vault.put_back(returning())
     assert world.left() == ["elsewhere", "elsewhere/second", "evil"]
     assert path.samefile(second)
+
+
+async def test_what_a_link_leads_to_by_now_is_not_taken(world: World) -> None:
+    """A folder that became a link after its path was resolved: another file of the same name stays where it is."""
+    innocent = world.root / "innocent" / "x"
+    innocent.parent.mkdir()
+    innocent.write_bytes(b"same")
+    (world.files / "mine").symlink_to(innocent.parent)
+    order = taking(world.files / "mine" / "x", direct=True)
+    with pytest.raises(Conflict, match="A link leads from"):
+        await world.vault.take(order)
+    assert innocent.read_bytes() == b"same"

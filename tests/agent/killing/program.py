@@ -26,9 +26,10 @@ import structlog
 
 from stanch.actions import load as load_actions
 from stanch.core.action import AnyAction, Registry, Undo
+from stanch.core.autoruns import Place
 from stanch.core.frames import Notice, Report
-from stanch.core.host import Held
 from stanch.core.network import Peer
+from stanch.core.processes import Held
 from stanch.core.types import EndpointPath, Upload, hours, minutes
 from stanch.core.vault import Taking, Why, item_id
 from stanch.derive.commands import options_of
@@ -36,6 +37,7 @@ from tests.agent.killing import world
 from tests.agent.killing.world import Ended
 from tests.fakes.agent import Agent, Machine
 from tests.fakes.host import FakeClock, FakeEndpoint, socket_to
+from tests.fakes.started_programs import Behaviour
 from tests.fakes.waiting import eventually
 
 TASK = "tsk_1"
@@ -51,6 +53,8 @@ UPLOAD = Upload(id="upl_1", name="tool.sh", size=len(TOOL), sha256=hashlib.sha25
 SAMPLES: dict[str, dict[str, Any]] = {
     "isolate": {"duration": "10m", "allow": ["10.0.0.0/8"]},
     "kill_process": {"pid": 100},
+    "suspend_process": {"pid": 100, "duration": "10m"},
+    "resume_process": {"suspended_by": "tsk_0"},
     "get_file": {"path": ["/tmp/dropper"]},
     "quarantine": {"path": ["/tmp/dropper"], "end_processes": True},
     "restore": {"order": "ord_1", "rename": True},
@@ -59,6 +63,11 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "delete_file": {"path": ["/tmp/.x11"], "recursive": True},
     "put_file": {"content": UPLOAD.model_dump(mode="json"), "path": "/tmp/dropper", "replace": True},
     "hash_file": {"path": ["/tmp/dropper"]},
+    "disable_autorun": {"unit": ["miner"], "path": "/etc/cron.d/miner", "duration": "10m"},
+    "enable_autorun": {"all": True},
+    "lock_account": {"name": "alice", "duration": "10m"},
+    "end_sessions": {"session": ["s400"], "user": ["alice"], "everything": True},
+    "run_process": {"path": "/opt/collect", "argument": ["--all"]},
 }
 """Parameters that find something to do in this world; an action without any is tried with its first example."""
 
@@ -98,15 +107,33 @@ def prepared(folder: Path) -> FakeEndpoint:
     endpoint.firewall.sockets = [socket_to("203.0.113.9:443"), socket_to("192.0.2.1:8443"), socket_to("10.1.2.3:22")]
     for pid, parent in ((100, 1), (101, 100), (102, 101), (200, 1)):
         endpoint.processes.add(pid, parent=parent)
+    endpoint.containers.restarting = {endpoint.containers.add("shop").id: "docker"}
+    endpoint.accounts.add("alice", expires="20999")
+    endpoint.accounts.log_in("alice", 300)
+    endpoint.accounts.log_in("bob", 400)
+    endpoint.processes.add(301, parent=300)
+    endpoint.processes.add(302, user="alice")
     endpoint.files.content.update({"/tmp/dropper": b"malware", "/tmp/old": b"known"})
     endpoint.files.content.update({"/tmp/.x11/a/b": b"x", "/tmp/.x11/c": b""})
+    attack_starts(endpoint)
     runs = endpoint.files.info_of(endpoint.files.tree["/tmp/dropper"]).id
     endpoint.processes.hold(endpoint.processes.table[200].id, runs, Held.RUNS)
+    collects = Behaviour(stdout=b"collected", writes={"/opt/found": b"it"}, leaves=1)
+    endpoint.programs.programs["/opt/collect"] = collects
     endpoint.uploads.content[UPLOAD.id] = TOOL
     past = Taking(id=PAST, path=EndpointPath("/tmp/old"), why=Why.QUARANTINE)
     asyncio.run(endpoint.vault.in_hands_of("ord_0").take(past))
     world.save(folder, endpoint)
     return endpoint
+
+
+def attack_starts(endpoint: FakeEndpoint) -> None:
+    """What starts it again: a unit of its own that runs, and a crontab with a line beside a script."""
+    unit = endpoint.autoruns.add("miner.service", "/etc/systemd/system/miner.service", running=True)
+    endpoint.autoruns.taking.add(unit.id)
+    endpoint.autoruns.add("miner", "/etc/cron.d/miner", place=Place.CRON, line=1, command="@reboot root /tmp/dropper")
+    endpoint.autoruns.add("miner", "/etc/cron.d/miner", place=Place.RC)
+    endpoint.files.content.update({"/etc/systemd/system/miner.service": b"[Service]", "/etc/cron.d/miner": b"@reboot"})
 
 
 # --- stories ---------------------------------------------------------------------------------------------------------
@@ -192,7 +219,7 @@ async def ended(agent: Agent, endpoint: FakeEndpoint) -> Ended:
         error=None if last is None or last.error is None else last.error.code,
         notices=[one.kind for one in frames if isinstance(one, Notice)],
         world=world.settle(endpoint),
-        effects=[one.model_dump(mode="json") for one in agent.effects.active()],
+        effects=[one.model_dump(mode="json") for one in sorted(agent.effects.active(), key=lambda one: one.name)],
     )
 
 
@@ -206,6 +233,8 @@ async def _prologue(agent: Agent, machine: Machine, action: str) -> None:
 def begin(folder: Path, story: str, action: str) -> None:
     """The world before the story, its agent not yet started."""
     folder.mkdir()
+    # What an owner must switch on is switched on.
+    (folder / "agent.toml").write_text('[actions]\nenable = ["shell"]\n')
     prepared(folder)
     first = prologue(story, action)
     if first is not None:

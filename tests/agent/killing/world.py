@@ -23,8 +23,8 @@ AGENTS_OWN = {"journal", "effects", "progress", "life", "task", "order", "origin
 NOT_THE_ENDPOINT = {"server", "clock"}
 """What may differ between a run that was killed and one that was not."""
 
-NOT_ITS_STATE = {"life", "clock", "files", "nodes"}
-"""Attributes of a part that are no state of it, or may differ, too."""
+NOT_ITS_STATE = {"life", "clock", "files", "nodes", "processes", "here", "sent"}
+"""Attributes of a part that are no state of it, or may differ, too: asking somebody twice to end does no harm."""
 
 
 @dataclass

@@ -41,7 +41,9 @@ async def test_an_order_comes_back_with_its_tasks(live: Live, admin: Person) -> 
 @pytest.mark.parametrize(
     ("action", "body", "wrong"),
     [
-        ("reboot", {"endpoints": ["wrong-01"]}, (404, "unknown-action")),
+        ("explode", {"endpoints": ["wrong-01"]}, (404, "unknown-action")),
+        ("reboot", {"endpoints": ["wrong-01"]}, (422, "invalid")),
+        ("reboot", {"endpoints": ["wrong-01"], "confirm": "yes"}, (422, "invalid")),
         ("kill-process", {"endpoints": ["wrong-01"]}, (404, "not-found")),
         ("kill_process", {"endpoints": ["wrong-01"]}, (422, "invalid")),
         ("kill_process", {"endpoints": ["wrong-01"], "params": {"pid": 0}}, (422, "invalid")),
@@ -62,6 +64,17 @@ async def test_wrong_orders(live: Live, admin: Person, action: str, body: dict, 
         await live.enrol("wrong-01")
     answer = await admin.order(action, **body)
     assert (answer.status, answer.code) == wrong, answer.body
+
+
+async def test_what_must_be_typed_says_what_is_right(live: Live, admin: Person) -> None:
+    """A program learns from the error what to send, and from the list of actions that it must; a dry run needs none."""
+    await live.enrol("typed-01")
+    refused = await admin.order("shutdown", endpoints=["typed-01"])
+    assert refused.json["error"]["expected"] == "typed-01"
+    assert (await admin.order("shutdown", endpoints=["typed-01"], dry_run=True)).status == 201
+    assert (await admin.order("shutdown", endpoints=["typed-01"], confirm="typed-01")).status == 201
+    typed = {one["name"]: one["typed"] for one in (await admin.ask("GET", "/actions")).json}
+    assert (typed["shutdown"], typed["isolate"]) == (True, False)
 
 
 @pytest.mark.parametrize(

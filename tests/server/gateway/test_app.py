@@ -1,6 +1,7 @@
 """The gateway as a whole: which paths there are."""
 
 from stanch.core.frames import ENROL_PATH, EVIDENCE_PATH, LINK_PATH, RENEW_PATH, UPLOAD_PATH
+from stanch.core.terminal_wire import TERMINAL_PATH
 from stanch.server.gateway.app import create_gateway
 from tests.server.live import Live
 
@@ -19,4 +20,5 @@ async def test_its_paths_are_those_of_the_contract(live: Live) -> None:
         ("POST", f"{EVIDENCE_PATH}/{{id}}/holes"),
         ("POST", f"{EVIDENCE_PATH}/{{id}}/finish"),
         ("GET", f"{UPLOAD_PATH}/{{id}}"),
+        ("GET", f"{TERMINAL_PATH}/{{task}}"),
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stanch.agent.host.procfs import PROC, pids, read_stat, readable
 from stanch.core.files import FileId
-from stanch.core.host import Held, Holder, ProcessId
+from stanch.core.processes import Held, Holder, ProcessId
 
 File = tuple[int, int]
 """Device and inode."""

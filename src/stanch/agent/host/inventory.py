@@ -210,6 +210,8 @@ def _has_capability(number: int) -> bool:
 
 def _sock_destroy() -> str | None:
     """Ask for the end of a socket from port 0 to port 0, which nobody has: the refusal tells whether it could."""
+    if not _has_capability(_CAP_NET_ADMIN):  # the kernel asks for it only when it has found the socket
+        return "the agent has no CAP_NET_ADMIN"
     with open_netlink() as netlink:
         try:
             netlink.do(SOCK_DESTROY, pack_request(socket.AF_INET, "tcp"))

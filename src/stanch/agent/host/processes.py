@@ -5,62 +5,74 @@ A pid alone names nobody: once its owner has ended, another process may get it. 
 1. Open a pidfd: it stays with one process for ever.
 2. Read the start time of whoever has the pid now. If it is the right one, it was so when the pidfd was opened, too.
 3. Send through the pidfd.
-
-Whether a process has ended is asked of its pidfd as well. The state letter does not tell: if the main thread has ended
-and others go on, /proc shows a zombie that runs.
 """
 
 import asyncio
-import errno
 import os
-import pwd
-import select
 import signal
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
+from stanch.agent.host import marks, pidfds
+from stanch.agent.host.births import births
 from stanch.agent.host.holders import holders
 from stanch.agent.host.namespace import Namespace
-from stanch.agent.host.procfs import PROC, Stat, pids, read_process, read_stat, read_threads
-from stanch.core.errors import ActionFailed, Unsupported
+from stanch.agent.host.pen import Groups, pen, usual_groups
+from stanch.agent.host.process_details import ProcessReader
+from stanch.agent.host.procfs import PROC, Stat, read_stat
+from stanch.agent.host.running_programs import RunningPrograms
+from stanch.core.errors import Unsupported
 from stanch.core.files import FileId
-from stanch.core.host import Holder, Process, ProcessId
+from stanch.core.processes import Detail, Holder, Pen, Process, ProcessId, Signal, Sought, Told
 
 MAX_DEPTH = 10_000
 INIT = 1
-
-_BATCH = 256
-"""Descriptors held at a time while waiting: a tree may be larger than what a process may open."""
-
-_QUICK_LOOKS, _SLOW_LOOKS = 25, 250
-"""How often to look whether a signalled process stands still: first at once, then each millisecond."""
 
 
 class LinuxProcesses:
     """The processes of one pid namespace, by /proc and pidfds.
 
     `supervisor` is the pid whose children are all Stanch's own; without it, only the agent and its ancestors are.
+    `groups` tells where control groups may be made to hold processes still; None for nowhere.
     """
 
-    def __init__(self, namespace: Namespace, *, supervisor: int | None = None) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        *,
+        supervisor: int | None = None,
+        groups: Callable[[], Groups | None] = usual_groups,
+    ) -> None:
         self._namespace = namespace
         self._supervisor = supervisor
+        self._groups = groups
+        self._programs = RunningPrograms()
+        self._table = ProcessReader()
 
-    async def list(self) -> Sequence[Process]:
+    async def list(self, *, details: Collection[Detail] = ()) -> Sequence[Process]:
         """All processes, parents before children, in tree order with `depth` set."""
         self._check()
-        return await asyncio.to_thread(_list)
+        rows = await asyncio.to_thread(in_tree_order, await self._table.all())
+        return await self._table.detailed(rows, details) if details else rows
+
+    async def detailed(
+        self, ones: Sequence[Process], details: Collection[Detail], *, told: Told = lambda _done, _total: None
+    ) -> Sequence[Process]:
+        """The same ones with these details."""
+        self._check()
+        return await self._table.detailed(ones, details, told)
 
     async def find(self, pid: int) -> Process | None:
         """The process that has this pid now; None if there is none, or if it is the number of a mere thread."""
         self._check()
-        return await asyncio.to_thread(_find, pid)
+        with pidfds.pidfd_of(pid) as pidfd:  # /proc/TID exists for threads too; a pidfd does not
+            return None if pidfd is None else await self._table.one(pid)
 
     async def alive(self, one: ProcessId) -> bool:
         """Does exactly this process still run, be it in a single thread?"""
         self._check()
-        with _hold(one) as pidfd:
+        with pidfds.hold(one) as pidfd:
             return pidfd is not None
 
     async def why_protected(self, one: ProcessId) -> str | None:
@@ -80,20 +92,29 @@ class LinuxProcesses:
             return "it is Stanch's agent"
         if stat.pid in _ancestors():
             return "it started Stanch's agent, which may end with it"
+        return self._why_ours(stat)
+
+    def _why_ours(self, stat: Stat) -> str | None:
         if self._supervisor is not None and stat.parent == self._supervisor:
             return "it is a part of Stanch"
-        return None
+        task = marks.kept_task(stat.pid) if stat.parent == os.getpid() else None
+        return None if task is None else f"it keeps what task {task[:64]} runs: kill-process --task ends that"
+
+    async def that_run(self, sought: Sought) -> Sequence[Process]:
+        """Whose program it is."""
+        self._check()
+        found = set(await self._programs.that_run(sought))
+        return [one for one in await self._table.some([one.pid for one in found]) if one.id in found]
+
+    def changes(self, *, within: timedelta) -> AsyncIterator[None]:
+        """Comes back at once, and then each time that a process was started, or began to run another program."""
+        self._check()
+        return births(within=within)
 
     async def stop(self, one: ProcessId) -> bool:
         """SIGSTOP it and wait until it stands still, so that it can fork no more; False if it is gone."""
-        if not self._signal(one, signal.SIGSTOP):
-            return False
-        for pause in (*[0.0] * _QUICK_LOOKS, *[0.001] * _SLOW_LOOKS):
-            if _stands_still(one):
-                break
-            await asyncio.sleep(pause)
-        # One that waits inside the kernel for long (a device, a frozen group, the child of a vfork) is left at that.
-        return True
+        self._check()
+        return await pidfds.stop(one)
 
     async def resume(self, one: ProcessId) -> bool:
         """SIGCONT it; False if it is gone."""
@@ -103,31 +124,33 @@ class LinuxProcesses:
         """SIGKILL it; False if it was gone."""
         return self._signal(one, signal.SIGKILL)
 
+    async def send(self, one: ProcessId, what: Signal) -> bool:
+        """Send it a signal; False if it was gone."""
+        return self._signal(one, signal.Signals[f"SIG{what.upper()}"])
+
+    async def of_task(self, task: str) -> Sequence[ProcessId]:
+        """What a task has started, and what descends from it."""
+        self._check()
+        return await asyncio.to_thread(marks.of_task, task)
+
+    def pen(self, task: str) -> AbstractAsyncContextManager[Pen]:
+        """Where processes are held still together."""
+        self._check()
+        return pen(task, self._groups(), may=self._may, programs=self._programs)
+
+    def _may(self, one: ProcessId) -> bool:
+        """Is it not protected? Asked again where it is done: to freeze the agent would be the end of the order."""
+        stat = read_stat(one.pid)
+        return stat is None or stat.started != one.started or self._why_protected(stat) is None
+
     def _signal(self, one: ProcessId, number: signal.Signals) -> bool:
         self._check()
-        with _hold(one) as pidfd:
-            if pidfd is None:
-                return False
-            try:
-                signal.pidfd_send_signal(pidfd, number)
-            except ProcessLookupError:
-                return False
-            except PermissionError:
-                raise ActionFailed(
-                    f"Process {one.pid} takes no signal from the agent",
-                    got=f"user id {os.geteuid()}",
-                    expected="root, with CAP_KILL",
-                ) from None
-            return True
+        return pidfds.send(one, number)
 
     async def wait_gone(self, ones: Sequence[ProcessId], *, within: timedelta) -> tuple[ProcessId, ...]:
         """Wait until they have ended; those that have not."""
         self._check()
-        deadline = asyncio.get_running_loop().time() + within.total_seconds()
-        left: list[ProcessId] = []
-        for start in range(0, len(ones), _BATCH):
-            left += await _wait(ones[start : start + _BATCH], deadline)
-        return tuple(left)
+        return await pidfds.wait_gone(ones, asyncio.get_running_loop().time() + within.total_seconds())
 
     async def holders(self, files: Collection[FileId]) -> Sequence[Holder]:
         """Who runs, maps or has open any of these files."""
@@ -148,27 +171,6 @@ class LinuxProcesses:
 
 
 # --- listing ---------------------------------------------------------------------------------------------------------
-
-
-class _Accounts(dict[int, str]):
-    """Account names by user id, each asked for once: the name service may be slow."""
-
-    def __missing__(self, uid: int) -> str:
-        try:
-            self[uid] = pwd.getpwuid(uid).pw_name
-        except KeyError:
-            self[uid] = str(uid)
-        return self[uid]
-
-
-def _list() -> list[Process]:
-    account = _Accounts().__getitem__
-    return in_tree_order([one for pid in pids() if (one := read_process(pid, account)) is not None])
-
-
-def _find(pid: int) -> Process | None:
-    with _pidfd(pid) as pidfd:  # /proc/TID exists for threads too; a pidfd does not
-        return None if pidfd is None else read_process(pid, _Accounts().__getitem__)
 
 
 def in_tree_order(processes: Sequence[Process]) -> list[Process]:
@@ -204,69 +206,3 @@ def _ancestors() -> set[int]:
         found.add(pid)
         pid = stat.parent
     return found
-
-
-# --- pidfds ----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _pidfd(pid: int) -> Iterator[int | None]:
-    """A descriptor of the process that has this pid; None if there is none."""
-    pidfd = _open_pidfd(pid)
-    try:
-        yield pidfd
-    finally:
-        if pidfd is not None:
-            os.close(pidfd)
-
-
-def _open_pidfd(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        if error.errno in {errno.ESRCH, errno.EINVAL, errno.ENOENT}:  # the latter two: a thread's number
-            return None
-        if error.errno == errno.ENOSYS:
-            raise Unsupported("This kernel has no pidfds", expected="Linux 5.3 or newer") from error
-        raise ActionFailed(f"Process {pid} cannot be held", got=error.strerror) from error
-
-
-@contextmanager
-def _hold(one: ProcessId) -> Iterator[int | None]:
-    """A descriptor of exactly this process; None if it has ended or its pid has been given to another."""
-    with _pidfd(one.pid) as pidfd:
-        stat = None if pidfd is None or _has_ended(pidfd) else read_stat(one.pid)
-        yield pidfd if stat is not None and stat.started == one.started else None
-
-
-def _has_ended(pidfd: int) -> bool:
-    """Have all its threads ended? Whether anybody has asked for its exit status does not matter."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _stands_still(one: ProcessId) -> bool:
-    # Not D: a thread that waits inside fork is past the point where a signal would have stopped it.
-    return all(thread.state in "TtZX" for thread in read_threads(one.pid))
-
-
-async def _wait(ones: Sequence[ProcessId], deadline: float) -> list[ProcessId]:
-    with ExitStack() as held:
-        pidfds = {one: held.enter_context(_hold(one)) for one in ones}
-        left = {one: pidfd for one, pidfd in pidfds.items() if pidfd is not None}
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                for pidfd in left.values():
-                    await _readable(pidfd)
-        return [one for one, pidfd in left.items() if not _has_ended(pidfd)]
-
-
-async def _readable(pidfd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(pidfd)

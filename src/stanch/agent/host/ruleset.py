@@ -103,10 +103,12 @@ def closed(layout: Layout) -> Layout:
     return replace(layout, allow=(), layers=dict.fromkeys(layout.layers, ()), bound=())
 
 
-def render(rules: IsolationRules, devices: Sequence[Device], *, lift_after: timedelta | None) -> str:
+def render(
+    rules: IsolationRules, devices: Sequence[Device], *, lift_after: timedelta | None, egress: bool = True
+) -> str:
     """The whole of it as one text that nft takes, whatever there was before: for people, and to be compared with."""
     lines = []
-    for table in tables(layout_of(rules), Frame(lift_after=lift_after, devices=devices)):
+    for table in tables(layout_of(rules), Frame(lift_after=lift_after, devices=devices, egress=egress)):
         where = f"table {table.family} {TABLE};"
         lines += [f"add {where}", f"delete {where}", f"add {where}"]
         lines += [*set_statements(table, TABLE, "a"), *rule_statements(table, TABLE, "a")]

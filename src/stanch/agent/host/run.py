@@ -1,7 +1,8 @@
 """THE door through which Stanch starts other programs; every other way is shut by lint.
 
 A program is found in fixed folders only, gets an environment made from nothing and a session of its own, never a shell,
-and is killed with everything it started when its time is over or its caller is cancelled.
+and is killed with everything it started when its time is over or its caller is cancelled. What people order to be run
+has doors of its own: `program_launch.py`, and `pty.py` for what needs a terminal.
 """
 
 import asyncio

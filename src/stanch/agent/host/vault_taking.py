@@ -26,6 +26,7 @@ from stanch.agent.host.vault_items import Record, Stage, unusable
 from stanch.agent.host.vault_parts import Parts, Work, here
 from stanch.core.errors import (
     ActionFailed,
+    Conflict,
     ForbiddenHere,
     Protected,
     StanchError,
@@ -127,6 +128,8 @@ def _refuse(parts: Parts, work: Work, taking: Taking, source: Source) -> None:
     """What need not be tried."""
     work.orderer.forbidden(source.path)
     status = source.status
+    if taking.direct and source.path != taking.path:
+        raise Conflict(f"A link leads from {taking.path} to another file by now", got=source.path)
     if source.kind not in taking.kinds:
         raise Unsupported(
             f"{source.path} cannot be taken", got=source.kind.words, expected=" or ".join(sorted(taking.kinds))

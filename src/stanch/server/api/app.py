@@ -11,6 +11,7 @@ from stanch.server.api import (
     evidence,
     groups,
     orders,
+    terminals,
     tokens,
     uploads,
 )
@@ -40,6 +41,7 @@ def create_api(services: Services) -> FastAPI:
     v1.include_router(groups.router)
     v1.include_router(evidence.router)
     v1.include_router(uploads.router)
+    v1.include_router(terminals.router)
     v1.include_router(audit.router)
     v1.include_router(detections.router)
     app.include_router(v1)

@@ -10,6 +10,7 @@ from stanch.server.gateway.enrolment import Enrolment
 from stanch.server.gateway.evidence import EvidenceParts
 from stanch.server.gateway.inbox import Inbox
 from stanch.server.gateway.links import HEARTBEAT_SECONDS, AgentLinks
+from stanch.server.gateway.terminals import TerminalLinks
 from stanch.server.gateway.uploads import UploadContent
 from stanch.server.services import Services
 
@@ -31,8 +32,11 @@ def create_gateway(
     links = AgentLinks(services, inbox, monotonic=monotonic, heartbeat_seconds=heartbeat_seconds)
     parts = EvidenceParts(evidence=services.evidence, fleet=services.fleet)
     uploads = UploadContent(uploads=services.uploads, fleet=services.fleet)
+    terminals = TerminalLinks(terminals=services.terminals, fleet=services.fleet)
     app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
-    app.add_routes([*Enrolment(services).routes(), *links.routes(), *parts.routes(), *uploads.routes()])
+    app.add_routes(
+        [*Enrolment(services).routes(), *links.routes(), *parts.routes(), *uploads.routes(), *terminals.routes()]
+    )
     app.on_response_prepare.append(hide_software)
     app.on_shutdown.append(links.say_goodbye)
     return Gateway(app, links, inbox)
