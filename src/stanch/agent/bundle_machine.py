@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from stanch.agent.host import blocks, ruleset
@@ -35,10 +36,17 @@ async def tables(run: Run) -> str:
 
 
 async def log_tail(run: Run) -> str:
-    """The last lines of the agent's log. Unsupported without journalctl."""
+    """The last lines of the agent's log, fewer if they are very long. Unsupported without journalctl."""
     find("journalctl")
+    for lines in (LOG_LINES, LOG_LINES // 10):
+        with suppress(ActionFailed):
+            return await _log_of(run, lines)
+    return await _log_of(run, LOG_LINES // 100)
+
+
+async def _log_of(run: Run, lines: int) -> str:
     units = [f"--unit={one}" for one in (AGENT, *(name for name in UNITS if name != AGENT))]
-    line = ["journalctl", "--no-pager", "--quiet", "--output=short-iso", f"--lines={LOG_LINES}", *units]
+    line = ["journalctl", "--no-pager", "--quiet", "--output=short-iso", f"--lines={lines}", *units]
     done = await run(line, within=WITHIN, output_limit=MAX_LOG)
     if done.returncode:
         said = done.stderr.decode("utf-8", "backslashreplace").strip()

@@ -26,10 +26,19 @@ SHORTEST = 3
 
 _CREDENTIALS = 16
 _MAX_CREDENTIALS = 65_536
-_IN_A_URL = re.compile(rb"(://)[^/\s\"'<>]*@")
-_PEM = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_IN_A_URL = re.compile(rb"(://)[^\s\"'<>]*@")
+_PEM = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\Z)", re.DOTALL
+)
 _AGE = re.compile(rb"AGE-SECRET-KEY-[0-9A-Z]+", re.IGNORECASE)
 _BASIC = re.compile(rb"(?i)(proxy-)?authorization\W{0,5}(basic|bearer)\s+[^\s\"']+")
+
+_TOKEN = re.compile(rb"(?i)((?:--|[\"'])?(?:token|password|secret)[\"']?(?:\s*[:=]\s*|\s+)[\"']?)[^\s\"',}]{8,}")
+"""What is called a token or a password, on a command line or in JSON."""
+
+
+_COMMENT = re.compile(r"""^((?:[^#"']|"(?:[^"\\]|\\.)*"|'[^']*')*)#.*$""")
+"""A line with a comment: what stands before it, texts included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,7 @@ class Secrets:
         for form in (_AGE, _BASIC):
             data = form.sub(mark, data)
         data = _IN_A_URL.sub(rb"\1" + mark + b"@", data)
+        data = _TOKEN.sub(rb"\1" + mark, data)
         for one in self.known:
             data = data.replace(one, mark)
         return data
@@ -115,12 +125,18 @@ def _text(path: Path, limit: int) -> str:
 
 
 def told_policy(text: str, secrets: Secrets) -> str:
-    """The local policy, without what is secret; all of it is left out if it is no TOML, since nobody can tell then."""
+    """The local policy, without what is secret and without comments, in which nobody knows what stands.
+
+    All of it is left out if it is no TOML, or too clever to be taken apart by lines.
+    """
     try:
         link = tomllib.loads(text).get("link", {})
     except (ValueError, RecursionError):
         return "# The local policy is no TOML, so it is left out: a line of it may hold a password.\n"
-    told = secrets.out_of(text.encode("utf-8", "surrogateescape"))
+    if "'''" in text or '"""' in text:
+        return "# The local policy is left out: it has texts of several lines.\n"
+    plain = "".join(_COMMENT.sub(r"\1", line).rstrip() + "\n" for line in text.splitlines())
+    told = secrets.out_of(plain.encode("utf-8", "surrogateescape"))
     named = link.get("proxy") if isinstance(link, dict) else None
     password = urlsplit(named).password if isinstance(named, str) and "@" in named else None
     if password and len(password) < SHORTEST:

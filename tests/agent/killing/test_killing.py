@@ -6,9 +6,7 @@ The table is the registry: a new action is in it at once.
 import json
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,6 @@ from tests.agent.killing.program import registry, sample
 
 ROOT = Path(__file__).resolve().parents[3]
 ACTIONS = registry()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder in memory where there is one: SIGKILL loses no written page, so the disk need not be waited for."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="stanch-killing-", dir=memory if memory.is_dir() else None) as name:
-        yield Path(name)
 
 
 def lives(folder: Path, story: str, action: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -98,25 +88,3 @@ def test_kill_while_it_is_cancelled(folder: Path) -> None:
         assert one["error"] in {"cancelled", "interrupted"}, one["killed_at"]
         assert one["world"]["firewall"]["rules"] == "None", one["killed_at"]
         assert one["effects"] == [], one["killed_at"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("action", ["isolate", "suspend_process"])
-def test_kill_while_a_deadline_lifts(folder: Path, action: str) -> None:
-    """A deadline lifts and is told exactly once, wherever we die while it does."""
-    clean, killed = lives(folder, "deadline", action)
-    for one in [clean, *killed]:
-        assert one["notices"] == ["effect-lifted"], one["killed_at"]
-        assert one["world"] == clean["world"], one["killed_at"]
-        assert one["effects"] == [], one["killed_at"]
-
-
-@pytest.mark.slow
-def test_kill_while_a_deadline_enables(folder: Path) -> None:
-    """Autoruns whose time is over start again, all of each, and that is told once for each, wherever we die."""
-    clean, killed = lives(folder, "deadline", "disable_autorun")
-    for one in [clean, *killed]:
-        assert one["notices"] == ["effect-lifted", "effect-lifted"], one["killed_at"]
-        assert one["world"] == clean["world"], one["killed_at"]
-        assert one["effects"] == [], one["killed_at"]
-    assert clean["world"]["autoruns"]["disabled"] == "{}"
