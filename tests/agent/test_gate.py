@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from stanch.core.content import ContentKind, PackRef
 from stanch.core.envelope import AddressesBody, ContentBody, KeysBody, Kind, PolicyBody
 from stanch.core.errors import ActionFailed
 from stanch.core.task import State
@@ -37,13 +38,13 @@ async def test_settings_are_stored_told_and_only_newer_ones_accepted(machine: Ma
         await agent.executor.accept(policy(2))
         await agent.executor.accept(policy(2))
         await agent.executor.accept(policy(1))
-        content = ContentBody(name="yara", sha256="0" * 64, size=1)
+        content = ContentBody(packs=(PackRef(name="yara", kind=ContentKind.YARA, version=1, sha256="0" * 64, size=1),))
         await agent.executor.accept(machine.server.sign(content, version=1))
         codes = [one.detail["error"]["code"] for one in await agent.notices()]
         assert codes == ["replayed", "outdated"]
     async with machine.agent(on={Kind.POLICY: listen}) as agent:
         assert agent.journal.get("policy")["settings"] == {"v": 2}
-        assert agent.journal.get("content:yara")["size"] == 1
+        assert agent.journal.get("content")["packs"][0]["size"] == 1
         await agent.executor.accept(policy(2))
         await agent.executor.accept(policy(3))
     assert [body.settings for body in told if isinstance(body, PolicyBody)] == [{"v": 2}, {"v": 3}]

@@ -1,15 +1,19 @@
 """What one task is handed: bound by the owner's limits, unless it was made on this machine itself."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from stanch.agent.hosts import evidence_key, group_settings, supervisor_pid, vault_settings
+from stanch.agent.hosts import HostMaker, evidence_key, group_settings, supervisor_pid, vault_settings
 from stanch.agent.journal import Journal
+from stanch.agent.path_rules import PathRules
 from stanch.agent.supervisor import BEAT_VARIABLE
 from stanch.core.envelope import Kind
 from stanch.core.settings import GroupSettings, VaultSettings
+from stanch.core.types import EndpointPath
 
 
 @pytest.fixture
@@ -49,3 +53,11 @@ def test_only_a_supervisor_is_taken_for_one(monkeypatch: pytest.MonkeyPatch):
     assert supervisor_pid() is None
     monkeypatch.setenv(BEAT_VARIABLE, "3")
     assert supervisor_pid() == os.getppid()
+
+
+def test_no_rule_looks_into_our_own_folder():
+    """What a rule matches is told: so it must not be our keys, whoever may order a scan."""
+    own = EndpointPath("/var/lib/stanch/agent")
+    parts = {one.name: object() for one in fields(HostMaker)} | {"own": (own,)}
+    scanner = HostMaker(**parts)._scanner(SimpleNamespace(task="tsk_1"), PathRules())
+    assert own in scanner._parts.forbidden()

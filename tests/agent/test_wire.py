@@ -7,18 +7,22 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stanch.agent import wire
+from stanch.agent.content import ContentUpdates
 from stanch.agent.host.clock import boot_id
 from stanch.agent.identity import Binding, Identity
-from stanch.agent.main import run
+from stanch.agent.process import run
 from stanch.agent.settings import Settings
 from stanch.agent.wire import load_identity
-from stanch.core.envelope import AddressesBody, Body, Envelope, OrderBody, sign
+from stanch.core.content import ContentKind, PackRef
+from stanch.core.envelope import AddressesBody, Body, ContentBody, Envelope, OrderBody, sign
 from stanch.core.errors import NotFound, VerificationFailed
 from stanch.core.frames import Deliver, Hello, Notice, Report
 from stanch.core.network import Peer
@@ -141,6 +145,18 @@ async def test_signed_addresses_are_kept_for_the_time_of_an_isolation(server, se
         await server.until(lambda: server.hellos == 1)
         await server.say(signed(server, body, version=1))
         await eventually(lambda: settings.addresses.exists() and "192.0.2.7" in settings.addresses.read_text())
+
+
+async def test_signed_content_is_looked_at_without_an_order(server, settings, monkeypatch):
+    """The agent updates its rules by itself: here it refuses what is called like its own, and tells so."""
+    monkeypatch.setattr(wire, "ContentUpdates", partial(ContentUpdates, spread=0.0))
+    ref = PackRef(name="stanch-base", kind=ContentKind.YARA, version=3, sha256="0" * 64, size=1)
+    async with running(settings):
+        await server.until(lambda: server.hellos == 1)
+        await server.say(signed(server, ContentBody(packs=(ref,)), version=1))
+        await server.until(lambda: any(one.kind == "content-not-loaded" for one in server.of(Notice)))
+    (notice,) = [one for one in server.of(Notice) if one.kind == "content-not-loaded"]
+    assert (notice.detail["name"], notice.detail["refused"], notice.detail["in_use"]) == ("stanch-base", 3, None)
 
 
 async def test_what_was_not_acknowledged_survives_a_restart(server, settings):

@@ -80,3 +80,21 @@ def terminal(monkeypatch):
         monkeypatch.setattr("click.termui.hidden_prompt_func", lambda _prompt: next(typed))
 
     return answer
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """What scans by hand remember stays in the folder of the test."""
+    monkeypatch.setenv("STANCH_SCAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def planted(tmp_path, cache):
+    """A folder with something bad and something good, and a rule for it."""
+    (tmp_path / "look").mkdir()
+    (tmp_path / "look" / "bad file").write_bytes(b"xxstanch-planted-MARK")
+    (tmp_path / "look" / "good").write_bytes(b"nothing")
+    rule = 'rule planted : demo { strings: $a = "stanch-planted-MARK" condition: $a }\n'
+    (tmp_path / "rule.yar").write_text(rule)
+    return tmp_path

@@ -50,3 +50,13 @@ def test_severities_are_typed_as_they_are_shown(run, signed_in, severity, shown)
     signed_in.detections = [a_detection(2), a_detection(1, kind="policy-changed")]
     assert severity in list(Severity)
     assert len(run("detections", "--severity", severity, "--json").json) == shown
+
+
+def test_what_a_scan_has_found_is_a_sentence(run, signed_in):
+    """Rule and place of the first finds, and that there are more; whatever an endpoint tells instead does no harm."""
+    rows = [{"rule": f"evil{n}", "objects": [{"name": f"/tmp/{n}"}]} for n in range(5)]
+    odd = [7, {"rule": "odd", "objects": "x"}, {"objects": [None]}]
+    signed_in.detections = [a_detection(2, found=5, findings=rows), a_detection(1, findings=odd)]
+    lines = run("detections").out.splitlines()
+    assert "evil0 in /tmp/0, evil1 in /tmp/1, evil2 in /tmp/2, ..., found 5" in lines[1]
+    assert "odd in an unknown place" in lines[2]

@@ -13,6 +13,7 @@ from stanch.core.action import Plan, Step
 from stanch.core.files import FileInfo, FileType
 from stanch.core.model import Model
 from stanch.core.processes import OpenSocket
+from stanch.core.scanning import Engine, Finding, Line, Object, Problem, Unknown
 from stanch.core.types import Duration, EvidenceRef, Instant, Printed, Secret, Size, Text
 
 REF = EvidenceRef(id="evi_1", name="/tmp/x", size=1536, sha256="a" * 64)
@@ -236,3 +237,28 @@ def test_what_a_program_printed_is_shown_in_lines():
     assert isinstance(first, Fields)
     assert [name for name, _ in first.rows] == ["stdout written", "stderr written"]
     assert rest == [Listing(("one     two", "\\x1b[31mred"), "stdout")]
+
+
+def test_a_finding_is_a_row_that_can_be_read():
+    """Where and why stand in the row as people say them, the first of many, and what is empty is not spelled out."""
+    seen = Object(document="FileItem", name="/tmp/\x1bx", size=18, user="root", sha256="ab" * 32)
+    why = tuple(Line(text=f"$a at {n}", got="evil") for n in range(7))
+    [rows] = blocks(Finds(findings=(Finding(engine=Engine.YARA, rule="r", objects=(seen,), why=why),)))
+    assert isinstance(rows, Table)
+    row = dict(zip(rows.columns, rows.rows[0], strict=True))
+    assert row["objects"] == f"/tmp/\\x1bx (18 bytes, root) SHA-256 {'ab' * 32}"
+    assert row["why"].startswith("$a at 0: evil; $a at 1: evil; ")
+    assert row["why"].endswith(" ... and 2 more (--json has all)")
+
+
+def test_what_is_wrong_with_rules_is_told_with_its_line():
+    """A problem and an unknown term are sentences, not names and values."""
+    assert show(Problem(line=3, rule="bad", text="syntax error")) == "line 3, bad: syntax error"
+    assert show(Problem(text="no YARA")) == "no YARA"
+    assert show(Unknown(term="RegistryItem/Path", why="Windows")) == "RegistryItem/Path (Windows)"
+
+
+class Finds(Model):
+    """What a scan has found."""
+
+    findings: tuple[Finding, ...]

@@ -26,6 +26,7 @@ from stanch.actions import load
 from stanch.core.detections import DETECTIONS, Severity
 from stanch.core.errors import Conflict, NotAuthenticated, NotFound, StanchError
 from stanch.core.frames import Interface, Inventory
+from stanch.core.pack import PackCheck
 from stanch.core.rest import (
     AuditEntryView,
     AuditVerified,
@@ -41,6 +42,7 @@ from stanch.core.rest import (
     TaskEvent,
     TaskView,
 )
+from stanch.core.rest_content import ContentDetail, Imported, Lint, Publication, VersionDetail, VersionView
 from stanch.core.rest_evidence import EvidenceVerdict, EvidenceView, Preview
 from stanch.core.rest_uploads import UploadPage, UploadView
 from stanch.core.settings import GroupSettings
@@ -133,6 +135,12 @@ class Stub:
     raw: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     """`GET /whoami` to a foreign answer."""
     uploads: dict[str, UploadView] = field(default_factory=dict)
+    content: dict[str, list[tuple[VersionDetail, bytes]]] = field(default_factory=dict)
+    """By name; the oldest first."""
+    published: dict[str, int] = field(default_factory=dict)
+    """The version that is current for everybody."""
+    lint: Lint = field(default_factory=Lint)
+    """What is found in whatever comes."""
     max_upload: int = 10_000_000
     damaged: bool = False
     """Is another hash answered than that of what was uploaded?"""
@@ -249,7 +257,7 @@ def _app(stub: Stub) -> FastAPI:
         if path not in {"ca", "login", "health"} and request.headers.get("authorization") != f"Bearer {TOKEN}":
             raise NotAuthenticated("The token is not known")
         if raw:
-            return _take_upload(stub, request, data)
+            return _take(stub, path, request, data)
         return _route(stub, request.method, path.split("/"), request, body)
 
     return app
@@ -460,6 +468,17 @@ def _preview(view: EvidenceView, content: bytes, request: Request) -> Preview:
     return Preview.model_validate({**about, kind: renderers[kind](), "confined": {"seccomp": "yes"}})
 
 
+def _take(stub: Stub, path: str, request: Request, data: bytes) -> Response:
+    """Bytes that are brought to the server."""
+    match path:
+        case "content":
+            return _take_content(stub, request, data)
+        case "content-check":
+            return _dumped(stub.lint)
+        case _:
+            return _take_upload(stub, request, data)
+
+
 def _take_upload(stub: Stub, request: Request, data: bytes) -> Response:
     """As the server keeps it."""
     number, name = f"upl_{len(stub.uploads) + 1}", request.query_params["name"]
@@ -477,6 +496,52 @@ def _uploads(stub: Stub, rest: list[str], request: Request) -> Response:
     digest = request.query_params.get("sha256")
     found = [one for one in stub.uploads.values() if digest in {None, one.sha256}]
     return _dumped(UploadPage(items=found, max_size=stub.max_upload))
+
+
+def _take_content(stub: Stub, request: Request, data: bytes) -> Response:
+    """As the server keeps it; the pack is read."""
+    check = PackCheck()
+    check.feed(data)
+    about, name, digest = check.end(), request.query_params["name"], hashlib.sha256(data).hexdigest()
+    versions = stub.content.setdefault(name, [])
+    for one, there in versions:
+        if there == data:
+            return _dumped(Imported(new=False, version=one), 201)
+    rules, problems = (sum(getattr(one, what) for one in stub.lint.files) for what in ("rules", "problems"))
+    made = {"content": name, "kind": about.kind, "version": len(versions) + 1, "sha256": digest, "size": len(data)}
+    counts = {"files": len(about.files), "rules": rules, "problems": problems, "created": NOW, "by": "alice"}
+    note = request.query_params.get("note", "")
+    versions.append((VersionDetail.model_validate({**made, **counts, "note": note, "lint": stub.lint}), data))
+    return _dumped(Imported(new=True, version=versions[-1][0]), 201)
+
+
+def _content(stub: Stub, rest: list[str], request: Request, body: dict) -> Response:
+    if not rest:
+        return JSONResponse([_content_view(stub, name).model_dump(mode="json") for name in stub.content])
+    name, *rest = rest
+    if name not in stub.content:
+        raise NotFound("There is no such content", got=name)
+    match rest:
+        case ["versions", number] if request.method == "DELETE":
+            stub.content[name] = [one for one in stub.content[name] if one[0].version != int(number)]
+            return Response(status_code=204)
+        case ["versions", number]:
+            return _dumped(next(one for one, _ in stub.content[name] if one.version == int(number)))
+        case ["publish"]:
+            stub.published[name] = body["version"]
+        case ["unpublish"]:
+            stub.published.pop(name, None)
+        case ["rollback"]:
+            stub.published[name] -= 1
+    return _dumped(_content_view(stub, name))
+
+
+def _content_view(stub: Stub, name: str) -> ContentDetail:
+    every = tuple(VersionView.model_validate(one.model_dump()) for one, _ in reversed(stub.content[name]))
+    current = stub.published.get(name)
+    published = () if current is None else (Publication(group="all", version=current, at=NOW, by="alice"),)
+    about = {"name": name, "kind": every[0].kind, "versions": len(every), "newest": every[0].version}
+    return ContentDetail(**about, published=published, endpoints=2 * bool(published), every=every)
 
 
 async def _until_looked(stub: Stub, what: str) -> None:
@@ -536,6 +601,7 @@ _ROUTES = {
     "server": lambda _stub, _rest, _request, body: _addresses(body),
     "detections": lambda stub, _rest, request, _body: _detections(stub, request),
     "audit": lambda stub, rest, request, _body: _audit(stub, rest, request),
+    "content": _content,
     "uploads": lambda stub, rest, request, _body: _uploads(stub, rest, request),
     "evidence": lambda stub, rest, request, _body: _evidence(stub, rest, request),
 }

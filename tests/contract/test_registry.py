@@ -104,11 +104,18 @@ def typed(one: AnyAction, line: str) -> dict[str, Any]:
     return {name.removeprefix("own_"): value for name, value in context.params.items()}
 
 
+def _unread(value: Any) -> Any:
+    """Something of the right type for each file that would be uploaded."""
+    if isinstance(value, tuple) and any(isinstance(one, Path) for one in value):
+        return [unread(one) for one in value]
+    return unread(value) if isinstance(value, Path) else value
+
+
 def raw_example(one: AnyAction, line: str) -> dict[str, Any]:
     """The parameters of an example, not yet parsed."""
     given, options = typed(one, line), options_of(one.params)
     # A file is uploaded before its order is sent; until then something of the right type stands for it.
-    given |= {name: unread(value) for name, value in given.items() if isinstance(value, Path)}
+    given |= {name: _unread(value) for name, value in given.items()}
     return raw_params(options, given)
 
 

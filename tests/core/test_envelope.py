@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import OctKey, OKPKey
 
+from stanch.core.content import ContentKind, PackRef
 from stanch.core.envelope import (
     ALGORITHM,
     MAX_ENVELOPE_BYTES,
@@ -49,7 +50,7 @@ BODIES: tuple[Body, ...] = (
     ORDER,
     CancelBody(task="tsk_1"),
     PolicyBody(settings={"isolation": {"allow": ["10.0.0.0/8"]}}),
-    ContentBody(name="yara", sha256="0" * 64, size=5),
+    ContentBody(packs=(PackRef(name="yara", kind=ContentKind.YARA, version=1, sha256="0" * 64, size=5),)),
     KeysBody(keys=({"kty": "OKP", "crv": "Ed25519", "x": "AA", "kid": "k2"},)),
     AddressesBody(urls=("https://a:7443",), nonce="n"),
 )

@@ -320,6 +320,8 @@ class Machine:
             containers=one.containers,
             machine=one.machine,
             terminals=one.terminals,
+            scanner=one.scanner,
+            content=one.content,
             files=one.files,
             vault=one.vault.in_hands_of(context.order.order or context.task),
             evidence=one.evidence,
@@ -327,6 +329,7 @@ class Machine:
             server=one.server,
             journal=context.journal,
             effects=context.effects,
+            detections=one.detections,
             progress=context.progress,
         )
 

@@ -21,10 +21,12 @@ from stanch.core.types import AnyAddress, EvidenceRef
 from tests.fakes.accounts import FakeAccounts
 from tests.fakes.autoruns import FakeAutoruns
 from tests.fakes.containers import FakeContainers
+from tests.fakes.content import FakeContent
 from tests.fakes.files import FakeFiles, FakeUploads
 from tests.fakes.life import AgentKilled, FakeClock, Life  # noqa: F401 - tests take AgentKilled from here
 from tests.fakes.machine import FakeMachine
 from tests.fakes.processes import FakeProcesses
+from tests.fakes.scanner import FakeDetections, FakeScanner
 from tests.fakes.started_programs import FakePrograms
 from tests.fakes.terminals import FakeTerminals
 from tests.fakes.vault import FakeVault
@@ -384,6 +386,8 @@ class FakeEndpoint:
         self.containers = FakeContainers(life=self.life)
         self.machine = FakeMachine(life=self.life)
         self.terminals = FakeTerminals(life=self.life)
+        self.scanner = FakeScanner(life=self.life)
+        self.content = FakeContent(life=self.life)
         self.files = self.autoruns.files = FakeFiles(life=self.life)
         self.programs = FakePrograms(life=self.life, processes=self.processes, files=self.files, task=self.task)
         self.vault = FakeVault(self.files, life=self.life, clock=self.clock)
@@ -391,6 +395,7 @@ class FakeEndpoint:
         self.evidence = FakeEvidence(life=self.life)
         self.journal = FakeJournal(life=self.life)
         self.effects = FakeEffects(life=self.life, clock=self.clock, task=self.task)
+        self.detections = FakeDetections(life=self.life)
         self.server = FakeServer(life=self.life)
         self.progress = FakeProgress()
 
@@ -412,12 +417,15 @@ class FakeEndpoint:
             containers=self.containers,
             machine=self.machine,
             terminals=self.terminals,
+            scanner=self.scanner,
+            content=self.content,
             files=self.files,
             vault=self.vault.in_hands_of(self.order),
             evidence=self.evidence,
             uploads=self.uploads,
             journal=self.journal,
             effects=self.effects,
+            detections=self.detections,
             server=self.server,
             progress=self.progress,
         )

@@ -9,6 +9,7 @@ from sqlalchemy import insert
 from stanch import actions
 from stanch.core.policy import Origin, Principal, Role
 from stanch.server.bus.in_process import Bus
+from stanch.server.content_way import ContentWay
 from stanch.server.dispatch import Dispatcher
 from stanch.server.fleet import Fleet
 from stanch.server.group_desk import GroupDesk
@@ -16,6 +17,7 @@ from stanch.server.orders import Orders
 from stanch.server.policies import Policies
 from stanch.server.release_codes import CodeBook, CodeDesk
 from stanch.server.signer import Signer
+from stanch.server.standing import Everything
 from stanch.server.store.counters import Counter
 from stanch.server.store.database import Database
 from stanch.server.store.tables import endpoint_labels, endpoints
@@ -63,7 +65,9 @@ class Parts:
             codes=self.codes, fleet=self.fleet, registry=self.registry, database=database, now=self.clock
         )
         self.policies = Policies(database=database, signer=self.signer, links=self.dispatcher)
-        self.groups = GroupDesk(database=database, fleet=self.fleet, listeners=self.policies, now=self.clock)
+        self.content_way = ContentWay(database=database, signer=self.signer, links=self.dispatcher)
+        self.standing = Everything(self.policies, self.content_way)
+        self.groups = GroupDesk(database=database, fleet=self.fleet, listeners=self.standing, now=self.clock)
         self.tokens = Tokens(database, self.clock)
 
     async def add_endpoints(self, *names: str, labels: Sequence[str] = ()) -> list[str]:

@@ -37,7 +37,7 @@ BELOW = {
 ENTRIES = frozenset(
     {
         *("stanch.server.main", "stanch.server.settings", "stanch.agent.enroll", "stanch.agent.main"),
-        *("stanch.agent.local", "stanch.agent.alone", "stanch.demo.main"),
+        *("stanch.agent.local", "stanch.agent.alone", "stanch.agent.scan_alone", "stanch.demo.main"),
         *("stanch.agent.settings", "stanch.agent.selftest", "stanch.agent.selftest_probe"),
         *("stanch.agent.bundle", "stanch.agent.uninstall", "stanch.agent.uninstall_survey"),
     }
@@ -49,6 +49,9 @@ CORE_MAY = frozenset(
         *("abc", "base64", "collections", "contextlib", "dataclasses", "datetime", "enum", "functools", "hashlib"),
         *("hmac", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "string", "types", "typing"),
         *("joserfc", "pydantic", "pydantic_core"),
+        *("difflib", "xml", "re2", "stix2patterns", "antlr4"),
+        "asyncio",  # to shield what must not be cut short
+        *("array", "threading"),  # numbers packed tightly, and a lock: no thread is started in core
     }
 )
 """All that core may import: nothing here reads a file, a clock, a socket or the operating system."""

@@ -94,7 +94,15 @@ def test_every_dependency_is_justified() -> None:
     assert not [one for group in project().values() for one in group if f"| {one} |" not in page]
 
 
-IMPORTED_AS = {"argon2-cffi": "argon2", "backports.zstd": "backports", "dnspython": "dns", "pyelftools": "elftools"}
+IMPORTED_AS = {
+    "argon2-cffi": "argon2",
+    "backports.zstd": "backports",
+    "dnspython": "dns",
+    "google-re2": "re2",
+    "pyelftools": "elftools",
+    "stix2-patterns": "stix2patterns",
+    "yara-python": "yara",
+}
 """Where a package's name is not its module's."""
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from stanch.core import envelope as envelopes
 from stanch.core.rest import GroupChange, GroupCreate, LabelChange, PolicyChange
 from stanch.core.settings import NewSettings
-from stanch.server.policies import CHUNK
+from stanch.server.standing import CHUNK
 from stanch.server.store import tables
 from tests.fakes.server_parts import principal
 from tests.fakes.waiting import eventually

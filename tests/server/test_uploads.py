@@ -78,15 +78,25 @@ async def test_an_upload_is_kept_and_audited(uploads: Uploads, parts: Parts, tmp
     assert await entries(parts, "upload") == [view.id]
 
 
-@pytest.mark.parametrize("role", [Role.VIEWER, Role.ANALYST, Role.RESPONDER])
-async def test_only_who_may_destroy_may_upload_and_delete(uploads: Uploads, tmp_path: Path, role: Role) -> None:
-    """Nothing is read of what others send."""
+async def test_who_only_looks_brings_nothing(uploads: Uploads, tmp_path: Path) -> None:
+    """Nothing is read of what others send, and nothing removed."""
     view = await bring(uploads)
     with pytest.raises(Denied):
-        await uploads.take(principal(role), "x", chunks(b"y"))
+        await uploads.take(principal(Role.VIEWER), "x", chunks(b"y"))
     with pytest.raises(Denied):
-        await uploads.delete(principal(role), view.id)
+        await uploads.delete(principal(Role.VIEWER), view.id)
     assert files(tmp_path) == [view.id]
+
+
+@pytest.mark.parametrize("role", [Role.ANALYST, Role.RESPONDER])
+async def test_whoever_works_brings_and_removes_their_own(uploads: Uploads, tmp_path: Path, role: Role) -> None:
+    """Rules to scan with are brought by everybody who may order a scan; what others brought stays."""
+    theirs = await bring(uploads)
+    mine = await uploads.take(principal(role, name="carol"), "x", chunks(b"y"))
+    with pytest.raises(Denied):
+        await uploads.delete(principal(role, name="carol"), theirs.id)
+    await uploads.delete(principal(role, name="carol"), mine.id)
+    assert files(tmp_path) == [theirs.id]
 
 
 async def test_the_same_twice_is_one_upload(uploads: Uploads, parts: Parts, tmp_path: Path) -> None:

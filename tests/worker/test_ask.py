@@ -20,10 +20,10 @@ Behaviour = Callable[[str], None]
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Behaviour:
     """Let another program run in place of the worker; its pid comes first on its standard output."""
-    start = module._started
+    start = module.started
 
     def behave(program: str) -> None:
-        monkeypatch.setattr(module, "_started", lambda _line: start([sys.executable, "-I", "-c", program]))
+        monkeypatch.setattr(module, "started", lambda _line: start([sys.executable, "-I", "-c", program]))
 
     return behave
 

@@ -1,8 +1,7 @@
 """Take files out of the way into the endpoint's vault, and bring them back as they were."""
 
-import asyncio
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -10,11 +9,11 @@ from pydantic import Field, model_validator
 from stanch.core.action import AfterCrash, Check, Concurrency, Pair, Params, Plan, Result, Risk, Step, Undo, action
 from stanch.core.errors import Unsupported
 from stanch.core.files import FileInfo, Kind
-from stanch.core.holding import DELETED, Ended, Holders, Places, StillHeld, ended_of, holders_of, meant
+from stanch.core.holding import DELETED, Ended, Holders, Places, StillHeld, end_runners, ended_of, holders_of, meant
 from stanch.core.holding import still_held as holding_on
 from stanch.core.host import Host
 from stanch.core.model import LooseModel, Model
-from stanch.core.processes import Held, Holder, ProcessId
+from stanch.core.processes import Held, Holder
 from stanch.core.returning import (
     Entry,
     Intent,
@@ -51,7 +50,7 @@ from stanch.core.taking import (
     told,
     too_large,
 )
-from stanch.core.types import EndpointPath, Id, Sha256, Size, VaultId, hours, seconds
+from stanch.core.types import EndpointPath, Id, Sha256, Size, VaultId, hours
 from stanch.core.vault import Item, OnConflict, Why, item_id
 
 MEBIBYTE = 1_048_576
@@ -299,7 +298,7 @@ async def quarantine(host: Host, params: Quarantine) -> Quarantined:
         raise none_done(taken.failed)
     places = {one.info.id: one.path for one in taken.items}
     known = tuple(dict.fromkeys([*begun.holders, *await meant(host, begun.holders, places)]))
-    spared = await _end_runners(host, known, places) if params.end_processes else {}
+    spared = await end_runners(host, known, places) if params.end_processes else {}
     return Quarantined(
         order=host.order,
         taken=len(taken.items),
@@ -322,29 +321,6 @@ async def _begin(host: Host, params: Quarantine) -> _Begun:
     begun = _Begun(targets=tuple(targets), skipped=skip_counts(chosen), holders=holders)
     await host.journal.record(dumped(begun))
     return begun
-
-
-async def _end_runners(host: Host, known: Collection[Holder], places: Places) -> Mapping[ProcessId, str]:
-    """End those who run a file that was taken away; the processes that had to be left, and why."""
-    runners = dict.fromkeys([one.process for one in await meant(host, known, places) if one.how is Held.RUNS])
-    spared = {one: why for one in runners if (why := await host.processes.why_protected(one)) is not None}
-    doomed = [one for one in runners if one not in spared]
-    try:
-        # All are stopped before the first is ended: none starts the other again.
-        for one in doomed:
-            await host.processes.stop(one)
-        for one in doomed:
-            await host.processes.kill(one)
-    except BaseException:
-        await asyncio.shield(_let_go(host, doomed))
-        raise
-    left = await host.processes.wait_gone(doomed, within=seconds(30)) if doomed else ()
-    return spared | dict.fromkeys(left, "it did not end: it waits inside the kernel")
-
-
-async def _let_go(host: Host, ones: Sequence[ProcessId]) -> None:
-    for one in ones:
-        await host.processes.resume(one)
 
 
 def _way(host: Host, params: Quarantine) -> Way:

@@ -30,7 +30,7 @@ from stanch.agent.spool import Spool
 from stanch.agent.tasks import Known, Ledger, Outcome, Phase, Task
 from stanch.agent.trust import TrustedKeys
 from stanch.core.action import AnyAction, Params, Registry
-from stanch.core.envelope import Body, CancelBody, ContentBody, Envelope, KeysBody, Kind, OrderBody
+from stanch.core.envelope import Body, CancelBody, Envelope, KeysBody, Kind, OrderBody
 from stanch.core.errors import Expired, Invalid, Replayed, StanchError, Unavailable, Unsupported
 from stanch.core.frames import ProgressFrame
 from stanch.core.host import Effect
@@ -287,4 +287,4 @@ class Executor:
 
 def setting_entry(body: Body) -> str:
     """The journal's entry that holds the newest settings of this kind, as JSON of its body."""
-    return f"content:{body.name}" if isinstance(body, ContentBody) else str(body.kind)
+    return str(body.kind)

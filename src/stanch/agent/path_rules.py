@@ -80,6 +80,11 @@ class PathRules:
                 expected="other variables",
             )
 
+    @property
+    def forbidden(self) -> tuple[EndpointPath, ...]:
+        """What nobody from outside may touch, with everything below."""
+        return self._forbidden
+
     @cached_property
     def _runnable(self) -> tuple[EndpointPath, ...]:
         return self._both(self._programs or ())

@@ -57,6 +57,16 @@ class Settings:
         return self.state / "programs"
 
     @property
+    def content(self) -> Path:
+        """Rules and indicators to scan with."""
+        return self.state / "content"
+
+    @property
+    def scans(self) -> Path:
+        """What scans know of files that did not change since."""
+        return self.state / "scans"
+
+    @property
     def addresses(self) -> Path:
         """The addresses of the server that were seen last."""
         return self.state / "addresses.json"

@@ -37,7 +37,7 @@ from stanch.disk import service_files
 from stanch.disk.service_files import HEAD
 
 OURS = re.compile(
-    r"credentials-[0-9A-Za-z_-]{1,200}\.pem|addresses\.json|isolated|programs|selftest-[0-9]{1,10}-[0-9a-f]{8}"
+    r"credentials-[0-9A-Za-z_-]{1,200}\.pem|addresses\.json|isolated|programs|scans|selftest-[0-9]{1,10}-[0-9a-f]{8}"
     r"|\.stanch-[0-9a-f]{16}|journal\.db(-wal|-shm|\.damaged-[0-9]{1,10})?|identity\.json"
     r"|journal-before-[0-9A-Za-z_-]{1,64}\.db(-wal|-shm)?"
 )

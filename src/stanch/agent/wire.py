@@ -14,6 +14,9 @@ import structlog
 from stanch import actions
 from stanch.agent.about import About
 from stanch.agent.clock import AgentClock
+from stanch.agent.content import AgentContent, ContentUpdates
+from stanch.agent.content_fetching import PackFetcher
+from stanch.agent.content_store import ContentStore
 from stanch.agent.control import EVERYBODYS, Control
 from stanch.agent.desk import Desk, lift_isolation
 from stanch.agent.effects import Effects
@@ -32,6 +35,8 @@ from stanch.agent.host.pen import free_left, usual_groups
 from stanch.agent.host.processes import LinuxProcesses
 from stanch.agent.host.program_group import parent_group
 from stanch.agent.host.programs import recover as clear_programs
+from stanch.agent.host.scanner_files import ScanFolder
+from stanch.agent.host.scanner_limits import sweep as clear_scans
 from stanch.agent.host.users import TerminalUsers
 from stanch.agent.host.vault import LinuxVault
 from stanch.agent.hosts import HostMaker, evidence_key, supervisor_pid, vault_settings
@@ -51,6 +56,7 @@ from stanch.agent.trust import TrustedKeys
 from stanch.core.envelope import Kind
 from stanch.core.host import Server
 from stanch.core.network import Firewall, Names
+from stanch.core.types import EndpointPath
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +75,7 @@ class Agent:
     public: Control
     renewal: Renewal
     vault: LinuxVault
+    updates: ContentUpdates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +123,9 @@ async def assembled(settings: Settings) -> AsyncIterator[Agent]:
         memory = _memory(settings, identity, stack)
         ways = await _ways(memory, stack)
         guarded = _guarded(memory, ways, stack)
-        executor = await stack.enter_async_context(_executor(memory, ways, guarded))
+        content = _content(memory, ways.gateway)
+        updates = ContentUpdates(content)
+        executor = await stack.enter_async_context(_executor(memory, ways, guarded, content, updates))
         desk = _desk(memory, ways, guarded, executor)
         renewal = _renewal(memory, ways)
         ways.link.explain = renewal.explain
@@ -131,6 +140,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Agent]:
             public=Control(settings.code_socket, desk.answers_to_everybody(), manners=EVERYBODYS),
             renewal=renewal,
             vault=memory.vault,
+            updates=updates,
         )
 
 
@@ -138,6 +148,7 @@ def _memory(settings: Settings, identity: Identity, stack: AsyncExitStack) -> _M
     journal = Journal(settings.journal)
     stack.push_async_callback(journal.close)
     clear_programs(settings.programs, parent_group())
+    clear_scans(parent_group())
     clock = AgentClock(journal, boot_seconds, boot_id())
     spool, policy = Spool(journal, clock), LocalPolicy(settings.config)
     critical = Critical(
@@ -192,12 +203,30 @@ def _guarded(memory: _Memory, ways: _Ways, stack: AsyncExitStack) -> _Guarded:
     return _Guarded(firewall=firewall, one_at_a_time=one_at_a_time, names=names, keeper=keeper)
 
 
-def _executor(memory: _Memory, ways: _Ways, guarded: _Guarded) -> Executor:
-    hosts = _hosts(memory, ways.gateway, ways.link, firewall=guarded.one_at_a_time, names=guarded.names)
-    return _executor_of(memory, hosts, on={Kind.ADDRESSES: ways.book.learn}, progress=ways.link.progress)
+def _content(memory: _Memory, gateway: Gateway, *, patient: bool = True) -> AgentContent:
+    store, spool = ContentStore(memory.settings.content), memory.spool
+    return AgentContent(
+        store=store,
+        journal=memory.journal,
+        fetcher=PackFetcher(store, gateway, patient=patient),
+        now=memory.clock.stamp,
+        tell=lambda kind, detail: spool.put(spool.notice(kind, detail)),
+    )
 
 
-def _hosts(memory: _Memory, gateway: Gateway, server: Server, *, firewall: Firewall, names: Names) -> HostMaker:
+def _executor(
+    memory: _Memory, ways: _Ways, guarded: _Guarded, content: AgentContent, updates: ContentUpdates
+) -> Executor:
+    hosts = _hosts(
+        memory, ways.gateway, ways.link, content=content, firewall=guarded.one_at_a_time, names=guarded.names
+    )
+    on = {Kind.ADDRESSES: ways.book.learn, Kind.CONTENT: updates.learn}
+    return _executor_of(memory, hosts, on=on, progress=ways.link.progress)
+
+
+def _hosts(
+    memory: _Memory, gateway: Gateway, server: Server, *, content: AgentContent, firewall: Firewall, names: Names
+) -> HostMaker:
     return HostMaker(
         journal=memory.journal,
         policy=memory.policy,
@@ -211,8 +240,12 @@ def _hosts(memory: _Memory, gateway: Gateway, server: Server, *, firewall: Firew
         vault=memory.vault,
         programs=memory.settings.programs,
         program_groups=parent_group(),
+        content=content,
+        own=(EndpointPath.of(bytes(memory.settings.state.resolve())),),
+        scan_folder=ScanFolder(path=memory.settings.scans),
         gateway=gateway,
         server=server,
+        spool=memory.spool,
     )
 
 
@@ -241,7 +274,8 @@ async def executor_alone(settings: Settings, *, server: Server) -> AsyncIterator
         firewall = NftFirewall(Namespace.current("net"))
         stack.push_async_callback(firewall.close)
         names = LinuxNames(server_has_names=lambda: False)
-        hosts = _hosts(memory, gateway, server, firewall=OneAtATime(firewall), names=names)
+        content = _content(memory, gateway, patient=False)
+        hosts = _hosts(memory, gateway, server, content=content, firewall=OneAtATime(firewall), names=names)
         await free_left(usual_groups())
         await memory.vault.recover()
         yield await stack.enter_async_context(_executor_of(memory, hosts))

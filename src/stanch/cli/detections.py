@@ -13,6 +13,9 @@ from stanch.cli.render import Note, table
 from stanch.cli.screen import print_json, show_blocks
 from stanch.core.detections import DETECTIONS, Severity
 
+MOST_FINDINGS = 3
+"""Of one detection; `--json` has all that were told."""
+
 _QUIET = "Nothing was detected. Agents tell when somebody tampers with an isolation, and more."
 _NONE_LIKE_THAT = "Nothing like that was detected. `stanch detections` lists everything."
 
@@ -46,4 +49,19 @@ def detections(*, endpoint: str, kind: str | None, severity: str | None, limit: 
 
 
 def _brief(detail: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in detail.items() if value not in (None, "", 0, False))
+    rest = {name: value for name, value in detail.items() if name != "findings"}
+    told = [f"{name} {value}" for name, value in rest.items() if value not in (None, "", 0, False)]
+    return ", ".join([*_findings(detail.get("findings")), *told])
+
+
+def _findings(found: object) -> list[str]:
+    """The first finds of a scan, each as: rule in place. It comes from an endpoint: nothing about it is sure."""
+    rows = [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    places = [_places(one.get("objects")) for one in rows[:MOST_FINDINGS]]
+    told = [f"{one.get('rule')} in {place}" for one, place in zip(rows, places, strict=False)]
+    return [*told, *(["..."] if len(rows) > MOST_FINDINGS else [])]
+
+
+def _places(objects: object) -> str:
+    rows = [one for one in objects if isinstance(one, Mapping)] if isinstance(objects, list) else []
+    return " and ".join(str(one.get("name")) for one in rows[:MOST_FINDINGS]) or "an unknown place"

@@ -26,8 +26,13 @@ _OWN: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "endpoint": ("stanch.cli.fleet:endpoint", "Show, label or revoke one endpoint."),
         "groups": ("stanch.cli.groups:groups", "List, make and change groups of endpoints."),
         "policy": ("stanch.cli.policy:policy", "Show and change what the endpoints of a group follow."),
+        "content": ("stanch.cli.content:content", "Bring rules and indicators to the server, publish them."),
         "release-code": ("stanch.cli.release_code:release_code", "Show the code that lifts an isolation on the spot."),
         "token": ("stanch.cli.tokens:token", "Make and withdraw enrolment tokens."),
+    },
+    "Rules and indicators": {
+        "ioc": ("stanch.cli.ioc:ioc", "Explain indicators of compromise; look for them on this machine."),
+        "yara": ("stanch.cli.yara:yara", "Look for YARA rules on this machine."),
     },
     "Server": {
         "addresses": ("stanch.cli.addresses:addresses", "Show or announce where agents reach the server."),

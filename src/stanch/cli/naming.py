@@ -29,6 +29,11 @@ def group_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -
     return _offered(lambda client: (one.name for one in client.groups()), incomplete)
 
 
+def content_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Names of content that begin so; none when nobody is signed in or the server does not answer."""
+    return _offered(lambda client: (one.name for one in client.content()), incomplete)
+
+
 def _offered(names: "Callable[[Client], Iterable[str]]", incomplete: str) -> "list[CompletionItem]":
     from click.shell_completion import CompletionItem
 

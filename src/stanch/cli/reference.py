@@ -14,12 +14,13 @@ from stanch.cli.command import WIDTH
 from stanch.cli.main import root
 from stanch.cli.outline import outlines
 from stanch.derive.reference import document, listing, pages
+from stanch.derive.reference_terms import terms_page
 from stanch.disk.atomic import atomic_write
 
 
 def all_pages() -> Mapping[str, str]:
     """Path to Markdown, for everything that is generated."""
-    return {**pages(load()), "cli.md": cli_page()}
+    return {**pages(load()), "cli.md": cli_page(), "ioc-terms.md": terms_page()}
 
 
 def cli_page() -> str:

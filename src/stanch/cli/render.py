@@ -18,11 +18,14 @@ from stanch.cli.plain import plain
 from stanch.core.files import FileInfo, FileType
 from stanch.core.model import Model
 from stanch.core.processes import OpenSocket
+from stanch.core.scanning import Line, Object, Problem, Unknown
 from stanch.core.types import EvidenceRef, Mode, Size, describe, show_duration, show_instant, show_mode
 from stanch.derive.commands import annotation_of
 
 INDENT = "  "
 LONGEST_SUMMARY = 100
+MOST_IN_ROW = 5
+"""Findings' reasons and places, and the like, that one cell shows."""
 WIDE = 9
 """Columns of a table that has none for what it does not tell."""
 
@@ -182,6 +185,25 @@ def _show_socket(value: OpenSocket) -> str:
     return plain(f"{value.protocol} {ends} {value.state}")
 
 
+def _show_object(value: Object) -> str:
+    about = [f"pid {value.pid}" if value.pid else "", human_size(value.size) if value.size else "", value.user]
+    known = ", ".join(filter(None, about))
+    return plain(value.name + (f" ({known})" if known else "") + (f" SHA-256 {value.sha256}" if value.sha256 else ""))
+
+
+def _show_line(value: Line) -> str:
+    return plain(value.text + (f": {value.got}" if value.got else ""))
+
+
+def _show_problem(value: Problem) -> str:
+    where = ", ".join(filter(None, [f"line {value.line}" if value.line else "", value.rule]))
+    return plain(f"{where}: {value.text}" if where else value.text)
+
+
+def _show_unknown(value: Unknown) -> str:
+    return plain(f"{value.term} ({value.why})")
+
+
 def _show_model(value: BaseModel) -> str:
     return " ".join(f"{name}={show(one)}" for name, one in _fields(value))
 
@@ -191,7 +213,12 @@ def _show_mapping(value: Mapping[str, Any]) -> str:
 
 
 def _show_several(value: Iterable[object]) -> str:
-    return ", ".join(map(show, value)) or "none"
+    """On one line; of long rows that stand in a row of their own the first, and how many there are."""
+    rows = list(value)
+    if not rows or not isinstance(rows[0], Line | Object | Problem | Unknown):
+        return ", ".join(map(show, rows)) or "none"
+    more = f" ... and {len(rows) - MOST_IN_ROW} more (--json has all)" if len(rows) > MOST_IN_ROW else ""
+    return "; ".join(map(show, rows[:MOST_IN_ROW])) + more
 
 
 _FORMS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
@@ -206,6 +233,10 @@ _FORMS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (FileInfo, _show_file),
     (FileType, lambda value: plain(value.name)),
     (OpenSocket, _show_socket),
+    (Object, _show_object),
+    (Line, _show_line),
+    (Problem, _show_problem),
+    (Unknown, _show_unknown),
     (BaseModel, _show_model),
     (Mapping, _show_mapping),
     ((list, tuple, set, frozenset), _show_several),

@@ -52,11 +52,13 @@ from stanch.core.rest import (
     TokenView,
     Whoami,
 )
+from stanch.core.rest_content import ContentDetail, ContentView, ForGroups, Imported, Lint, Publish, VersionDetail
 from stanch.core.rest_evidence import EvidenceVerdict, EvidenceView, Preview, PreviewKind
 from stanch.core.rest_uploads import UploadQuery, UploadView
 from stanch.core.types import Upload
 
 if TYPE_CHECKING:
+    from stanch.client.content import Gathered
     from stanch.client.terminal import Terminal
 
 PAGE = 200
@@ -325,6 +327,50 @@ class Client:
     def delete_upload(self, key: str) -> None:
         """Remove an upload from the server; Conflict while an open order needs it."""
         self._http.ask("DELETE", _path("uploads", key))
+
+    # --- content -----------------------------------------------------------------------------------------------------
+
+    def content(self) -> tuple[ContentView, ...]:
+        """Rules and indicators by name: which version is current for whom."""
+        return tuple(self._page(ContentView, "content", {})[0])
+
+    def find_content(self, name: str) -> ContentDetail:
+        """One content, with its versions and what was published."""
+        return self._get(ContentDetail, "content", name)
+
+    def content_version(self, name: str, version: int) -> VersionDetail:
+        """One version, and what is in it."""
+        return self._get(VersionDetail, "content", name, "versions", str(version))
+
+    def import_content(
+        self, name: str, gathered: "Gathered", *, note: str = "", strict: bool = False, progress: Progress = silent
+    ) -> Imported:
+        """Bring files (`client.content.gather`) to the server as the newest version. It is published to nobody yet."""
+        from stanch.client.content import bring
+
+        return bring(self._http, name, gathered, note=note, strict=strict, progress=progress)
+
+    def check_content(self, gathered: "Gathered", *, progress: Progress = silent) -> Lint:
+        """Let the server look through files, and keep nothing."""
+        from stanch.client.content import look_through
+
+        return look_through(self._http, gathered, progress=progress)
+
+    def publish_content(self, name: str, wanted: Publish) -> ContentDetail:
+        """Make a version the current one for the endpoints of some groups."""
+        return self._send(ContentDetail, "POST", _path("content", name, "publish"), wanted)
+
+    def unpublish_content(self, name: str, wanted: ForGroups) -> ContentDetail:
+        """Let no version be current for some groups, or for any."""
+        return self._send(ContentDetail, "POST", _path("content", name, "unpublish"), wanted)
+
+    def roll_back_content(self, name: str, wanted: ForGroups) -> ContentDetail:
+        """Let the version be current again that was so before."""
+        return self._send(ContentDetail, "POST", _path("content", name, "rollback"), wanted)
+
+    def delete_content(self, name: str, version: int) -> None:
+        """Remove a version for good; Conflict while it is the current one of a group."""
+        self._http.ask("DELETE", _path("content", name, "versions", str(version)))
 
     # --- detections --------------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ def upload(http: Http, path: Path, *, progress: Progress = silent) -> Upload:
     Invalid, NotFound or Denied if it cannot be read here, TooLarge, Conflict if it changes meanwhile, and what the
     server answers.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         size, name = os.fstat(file.fileno()).st_size, name_of(path)
         sha256 = _hash(file, path, size)
         there = _there(http, name=name, sha256=sha256, size=size)
@@ -61,20 +61,24 @@ def upload(http: Http, path: Path, *, progress: Progress = silent) -> Upload:
 
 def described(path: Path) -> Upload:
     """The file as an order would name it, were it uploaded: for a dry run. Nothing is sent. Errors as of `upload`."""
-    with _opened(path) as file:
+    with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         return Upload(id=NOT_UPLOADED, name=name_of(path), size=size, sha256=_hash(file, path, size))
 
 
 def name_of(path: Path) -> str:
     r"""What the server is told that the file is called: its last component, odd bytes as `\xff`."""
-    text = os.fsencode(path.name).decode("utf-8", "backslashreplace")
-    shown = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
-    return shown[-LONGEST_NAME:]
+    return printable(path.name)[-LONGEST_NAME:]
+
+
+def printable(name: str) -> str:
+    r"""A file name as text that can be sent and shown: odd bytes as `\xff`."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
     """The file, which is a regular one; does not wait for a writer of a pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Protocol, TypeVar, get_type_hints
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from stanch.core.errors import Invalid, UnknownAction
 from stanch.core.host import Host
@@ -52,9 +52,14 @@ class DeclarationError(TypeError):
 class Params(Model):
     """The parameters of an action: every field described and bounded."""
 
+    model_config = ConfigDict(defer_build=True)
+    """An agent knows many actions and carries out few: what checks them is made when it is first used."""
+
 
 class Result(Model):
     """What an action answers: every field described and bounded."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 class Risk(StrEnum):

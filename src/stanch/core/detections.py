@@ -45,6 +45,10 @@ DETECTIONS: Mapping[str, DetectionKind] = {
     "effect-lift-failed": DetectionKind("Something could not be lifted at its deadline", Severity.MEDIUM),
     "vault-full": DetectionKind("Something could not be quarantined: the vault is full", Severity.HIGH),
     "vault-damaged": DetectionKind("Something in the vault is damaged", Severity.MEDIUM),
+    "ioc-found": DetectionKind("An indicator of compromise matches on the endpoint", Severity.HIGH),
+    "yara-found": DetectionKind("A YARA rule matches on the endpoint", Severity.HIGH),
+    "malware-found": DetectionKind("Malware was found on the endpoint", Severity.HIGH),
+    "content-not-loaded": DetectionKind("New rules or indicators do not load on the endpoint", Severity.MEDIUM),
     "certificate-renewal-failed": DetectionKind("The certificate of the agent grows old", Severity.LOW),
 }
 """Kind of notice to what it means."""

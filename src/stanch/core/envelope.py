@@ -16,6 +16,7 @@ from joserfc.jwk import GuestProtocol, OKPKey
 from joserfc.util import json_b64encode, urlsafe_b64encode
 from pydantic import Field, ValidationError
 
+from stanch.core.content import MAX_PACKS, PackRef
 from stanch.core.errors import BadSignature, Expired, Invalid, Outdated, Replayed, TooLarge, WrongEndpoint
 from stanch.core.isolation import ReleaseCode
 from stanch.core.model import LooseModel
@@ -90,15 +91,11 @@ class PolicyBody(LooseModel):
 
 
 class ContentBody(LooseModel):
-    """Rules and indicators to scan with."""
+    """Rules and indicators that the endpoint should have to scan with: all of them, each time."""
 
     kind: Literal[Kind.CONTENT] = Kind.CONTENT
-    name: Name
-    """Which content."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """Of the bytes to fetch."""
-    size: Annotated[int, Field(ge=0)]
-    """Bytes."""
+    packs: Annotated[tuple[PackRef, ...], Field(max_length=MAX_PACKS)]
+    """Each in its version; what is not listed any more is to go."""
 
 
 class KeysBody(LooseModel):

@@ -4,7 +4,8 @@ A file's number may be given to another file as soon as it is gone. So who held 
 process that is known from then, or runs a program of that very name where nothing is any more, is meant.
 """
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from stanch.core.files import FileId
 from stanch.core.host import Host
 from stanch.core.model import Model
 from stanch.core.processes import Held, Holder, ProcessId
-from stanch.core.types import EndpointPath, Pid, Text
+from stanch.core.types import EndpointPath, Pid, Text, seconds
 
 MAX_HOLDERS = 1000
 """Holders that are written down and told."""
@@ -103,3 +104,31 @@ async def still_held(
         )
         for one in await meant(host, known, places)
     ]
+
+
+async def end_runners(host: Host, known: Collection[Holder], places: Places) -> Mapping[ProcessId, str]:
+    """End those who run a file that was taken away; the processes that had to be left, and why."""
+    runners = dict.fromkeys([one.process for one in await meant(host, known, places) if one.how is Held.RUNS])
+    return await end_all(host, runners)
+
+
+async def end_all(host: Host, ones: Collection[ProcessId]) -> Mapping[ProcessId, str]:
+    """End these processes together; those that had to be left, and why."""
+    spared = {one: why for one in ones if (why := await host.processes.why_protected(one)) is not None}
+    doomed = [one for one in ones if one not in spared]
+    try:
+        # All are stopped before the first is ended: none starts the other again.
+        for one in doomed:
+            await host.processes.stop(one)
+        for one in doomed:
+            await host.processes.kill(one)
+    except BaseException:
+        await asyncio.shield(_let_go(host, doomed))
+        raise
+    left = await host.processes.wait_gone(doomed, within=seconds(30)) if doomed else ()
+    return spared | dict.fromkeys(left, "it did not end: it waits inside the kernel")
+
+
+async def _let_go(host: Host, ones: Sequence[ProcessId]) -> None:
+    for one in ones:
+        await host.processes.resume(one)

@@ -15,6 +15,7 @@ from pydantic import Field
 from stanch.core.accounts import Accounts
 from stanch.core.autoruns import Autoruns
 from stanch.core.containers import Containers
+from stanch.core.content import Content
 from stanch.core.evidence import Evidence, Uploads
 from stanch.core.files import Files
 from stanch.core.machine import Machine
@@ -22,6 +23,7 @@ from stanch.core.model import LooseModel
 from stanch.core.network import Firewall, Names, Peer
 from stanch.core.processes import Processes
 from stanch.core.programs import Programs
+from stanch.core.scanning import Scanner
 from stanch.core.settings import GroupSettings
 from stanch.core.terminal import Terminals
 from stanch.core.types import Instant, Text
@@ -156,6 +158,14 @@ class Server(Protocol):
         ...
 
 
+class Detections(Protocol):
+    """Tell the server of something that somebody should look at."""
+
+    async def tell(self, kind: str, detail: Record) -> None:
+        """Put it on the disk to be sent: a kind of `core.detections` and its detail; task and order are added."""
+        ...
+
+
 class Progress(Protocol):
     """Tell the people who wait how far it is."""
 
@@ -188,11 +198,14 @@ class Host:
     containers: Containers
     machine: Machine
     terminals: Terminals
+    scanner: Scanner
+    content: Content
     files: Files
     vault: Vault
     evidence: Evidence
     uploads: Uploads
     journal: Journal
     effects: Effects
+    detections: Detections
     server: Server
     progress: Progress

@@ -49,7 +49,10 @@ class Permission(StrEnum):
     DELETE_EVIDENCE = "delete-evidence"
     """Delete such bytes from the server, for good."""
     UPLOAD = "upload"
-    """Bring files to the server that orders put on endpoints, and remove them again."""
+    """Bring files to the server that orders take along (rules, tools), and remove them again: what they do with them is
+    a matter of the action's risk."""
+    CONTENT = "content"
+    """Bring rules and indicators for endpoints to scan with, and publish them."""
     ENROL = "enrol"
     """Make and withdraw enrolment tokens, label and revoke endpoints."""
     RELEASE_CODE = "release-code"
@@ -80,8 +83,8 @@ class Rights:
 
 
 _READ = frozenset({Permission.READ})
-_WORK = _READ | {Permission.EVIDENCE}
-_LEAD = {Permission.RELEASE_CODE, Permission.DELETE_EVIDENCE, Permission.UPLOAD}
+_WORK = _READ | {Permission.EVIDENCE, Permission.UPLOAD}
+_LEAD = {Permission.RELEASE_CODE, Permission.DELETE_EVIDENCE, Permission.CONTENT}
 
 ROLES: Mapping[Role, Rights] = {
     Role.VIEWER: Rights(None, _READ),
@@ -139,10 +142,15 @@ SOLUTION_MAY: Mapping[str, frozenset[Solution]] = {
     "quarantine_list": frozenset({_X, _K, _M, _O}),
     "quarantine_get": frozenset({_X, _K, _O}),
     "delete_file": frozenset({_X, _K, _O, Solution.OPENC2}),
+    "ioc_scan": frozenset({_X, _K, _O}),
+    "yara_scan": frozenset({_X}),
+    "critical_areas_scan": frozenset({_X, _O, Solution.OPENC2}),
+    "malware_scan": frozenset({_X, _O, Solution.OPENC2}),
+    "update_content": frozenset({_X, _K, _M, _O}),
 }
 """Which solutions may order an action. One that is not listed is Stanch's own: no solution orders it."""
 
-RULE_MAY = frozenset({"isolate", "quarantine"})
+RULE_MAY = frozenset({"isolate", "quarantine", "critical_areas_scan"})
 """What an automatic rule may order."""
 
 

@@ -36,11 +36,14 @@ class Persistence:
         self._line = ""
         self._autorun = ""
 
-    def chapters(self) -> Iterator[Chapter]:
-        """In order."""
+    def chapters_of_the_attack(self) -> Iterator[Chapter]:
+        """In order, until the tree runs."""
         yield "run-process", self.run_process
         yield "fetch-what-it-wrote", self.fetch
         yield "persistence", self.persistence
+
+    def chapters_to_clean(self) -> Iterator[Chapter]:
+        """In order, until nothing of it runs."""
         yield "list-autoruns", self.list_autoruns
         yield "disable-autorun", self.disable_autorun
         yield "kill-respawning-tree", self.kill_tree

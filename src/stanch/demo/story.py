@@ -12,6 +12,7 @@ from stanch.demo.act_attack import Attack
 from stanch.demo.act_files import Files
 from stanch.demo.act_isolated import Isolated
 from stanch.demo.act_persistence import Persistence
+from stanch.demo.act_scans import Scans
 from stanch.demo.act_tampered import Tampered
 from stanch.demo.report import Report, expect
 from stanch.demo.scene import Chapter, Scene
@@ -31,6 +32,11 @@ ACTIONS = frozenset(
         "list_autoruns",
         "disable_autorun",
         "enable_autorun",
+        "update_content",
+        "list_content",
+        "yara_scan",
+        "ioc_scan",
+        "malware_scan",
         "release",
     }
 )
@@ -61,7 +67,10 @@ class Story:
         yield from Tampered(self._scene).chapters()
         yield from isolated.chapters_to_clean()
         yield from Files(self._scene).chapters()
-        yield from Persistence(self._scene).chapters()
+        persistence = Persistence(self._scene)
+        yield from persistence.chapters_of_the_attack()
+        yield from Scans(self._scene).chapters()
+        yield from persistence.chapters_to_clean()
         yield from isolated.chapters_of_the_release()
         yield from Alone(self._scene).chapters()
         yield "orders-tell-all", self.orders_tell_all

@@ -165,7 +165,8 @@ _ABOUT_ERRORS = (
     'Every error has a stable code. REST answers `{"error": {"code", "message", "got", "expected", "hint"}}` with the '
     "HTTP status; `stanch` prints it on standard error (with `--json`: the same object on standard output) and ends "
     "with the exit code. With `--wait`, that is the highest among the tasks, and 0 when all are done. An interrupted "
-    "command ends with 130."
+    "command ends with 130. Scans by hand (`stanch ioc scan`, `stanch yara scan`, `stanch local scan`) end with 20 if "
+    "something was found, and with 21 if nothing was found, but not everything could be looked at."
 )
 
 

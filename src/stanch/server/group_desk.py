@@ -89,7 +89,7 @@ class GroupDesk:
         }
 
         def unit(connection: Connection) -> GroupView:
-            _within(principal, frozenset(wanted.labels))
+            within(principal, frozenset(wanted.labels))
             _refuse_taken(connection, wanted.name)
             connection.execute(insert(table), row)
             self._note(connection, principal, "group-create", wanted.name, wanted.model_dump(mode="json"))
@@ -105,7 +105,7 @@ class GroupDesk:
         def unit(connection: Connection) -> GroupView:
             before = groups.find(connection, name)
             after = _changed(before, wanted)
-            _within(principal, before.labels, frozenset(after["labels"]))
+            within(principal, before.labels, frozenset(after["labels"]))
             differing = {key: value for key, value in after.items() if value != _plain(before)[key]}
             if differing:
                 connection.execute(update(table).where(table.c.name == name).values(**differing))
@@ -123,7 +123,7 @@ class GroupDesk:
 
         def unit(connection: Connection) -> None:
             before = groups.find(connection, name)
-            _within(principal, before.labels)
+            within(principal, before.labels)
             if name == EVERY:
                 raise _always_there("deleted")
             connection.execute(delete(table).where(table.c.name == name))
@@ -143,7 +143,7 @@ class GroupDesk:
 
         def unit(connection: Connection) -> PolicyView:
             before = groups.find(connection, name)
-            _within(principal, before.labels)
+            within(principal, before.labels)
             _refuse_outdated(before, wanted.based_on)
             if after != before.settings:
                 row = {"settings": after, "version": before.version + 1, "changed": now, "changed_by": principal.name}
@@ -208,7 +208,7 @@ def _policy_view(group: Group) -> PolicyView:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-def _within(principal: Principal, *selectors: frozenset[str]) -> None:
+def within(principal: Principal, *selectors: frozenset[str]) -> None:
     """Raise Denied if a group holds, or would hold, endpoints that the principal's labels do not let it act on."""
     mine = set(principal.labels)
     for labels in selectors:

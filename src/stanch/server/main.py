@@ -93,6 +93,7 @@ async def running(
         await asyncio.to_thread(remove_unfinished, settings.data / "evidence")
         await services.evidence.recover()
         await services.uploads.recover()
+        await services.content.recover()
         await services.terminals.recover()
         server = Running(
             services=services,
@@ -105,7 +106,7 @@ async def running(
         background = (
             services.dispatcher.run,
             services.dispatcher.sweep,
-            services.policies.run,
+            *(one.run for one in services.standing.kinds),
             services.keeping.run,
             services.uploads.run,
             services.terminals.run,

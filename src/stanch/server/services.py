@@ -10,6 +10,8 @@ from stanch.server.accounts import Accounts
 from stanch.server.authority import Authority
 from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
+from stanch.server.content import ContentDesk
+from stanch.server.content_way import ContentWay
 from stanch.server.dispatch import Dispatcher
 from stanch.server.downloads import Downloads
 from stanch.server.evidence import Evidence
@@ -17,10 +19,10 @@ from stanch.server.evidence_keeping import EvidenceKeeping
 from stanch.server.fleet import Fleet
 from stanch.server.group_desk import GroupDesk
 from stanch.server.orders import Orders
-from stanch.server.policies import Policies
 from stanch.server.previews import Previews
 from stanch.server.release_codes import CodeBook, CodeDesk
 from stanch.server.signer import Signer
+from stanch.server.standing import Everything
 from stanch.server.store.database import Database
 from stanch.server.terminals import Terminals
 from stanch.server.tokens import Tokens
@@ -65,13 +67,15 @@ class Services:
     tokens: Tokens
     fleet: Fleet
     groups: GroupDesk
-    policies: Policies
+    standing: Everything
     orders: Orders
     evidence: Evidence
     keeping: EvidenceKeeping
     previews: Previews
     downloads: Downloads = field(default_factory=Downloads)
     uploads: Uploads
+    content: ContentDesk
+    content_way: ContentWay
     terminals: Terminals
     dispatcher: Dispatcher
     codes: CodeBook

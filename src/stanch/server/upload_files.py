@@ -45,7 +45,7 @@ async def receive(path: Path, chunks: AsyncIterable[bytes], *, most: int, sha256
             received = await _write(file, chunks, most)
             _check(received, sha256)
             await asyncio.to_thread(os.fsync, file.fileno())
-        await asyncio.to_thread(_settle, temporary, path)
+        await asyncio.to_thread(settle, temporary, path)
     except OSError as error:
         raise _disk_error(error) from error
     finally:
@@ -129,7 +129,8 @@ def _check(received: Received, sha256: str | None) -> None:
         )
 
 
-def _settle(temporary: Path, path: Path) -> None:
+def settle(temporary: Path, path: Path) -> None:
+    """Give a file that is on the disk its name, and wait until that is on the disk too."""
     temporary.rename(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -112,12 +112,14 @@ class Uploads:
         return views, (views[-1].id if len(rows) > limit else None)
 
     async def delete(self, principal: Principal, upload: str) -> None:
-        """Remove it for good; Conflict while an open order names it, NotFound."""
+        """Remove it for good; Conflict while an open order names it, NotFound, Denied for somebody else's."""
         principal.require(Permission.UPLOAD)
         now = self._now()
 
         def unit(connection: Connection) -> None:
             row = _one(connection, upload)
+            if row.created_by != principal.name:
+                principal.require(Permission.DELETE_EVIDENCE)
             _refuse_in_use(connection, upload)
             _remove(connection, row, who=principal.name, what="upload-delete", at=now)
 

@@ -8,6 +8,9 @@ from stanch.server.addresses import OwnAddresses
 from stanch.server.authority import Authority
 from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
+from stanch.server.content import ContentDesk
+from stanch.server.content_packs import Packs
+from stanch.server.content_way import ContentWay
 from stanch.server.custody import KeyFileCustody
 from stanch.server.dispatch import Dispatcher
 from stanch.server.evidence import Evidence
@@ -21,6 +24,7 @@ from stanch.server.release_codes import CodeBook, CodeDesk
 from stanch.server.services import Services
 from stanch.server.settings import Settings
 from stanch.server.signer import Signer
+from stanch.server.standing import Everything
 from stanch.server.store.counters import Counter
 from stanch.server.store.database import Database
 from stanch.server.terminals import Terminals
@@ -35,7 +39,8 @@ def wire(settings: Settings, *, database: Database, authority: Authority, port: 
     signer = Signer(authority.signing_key, Counter(database, "envelope", now), now)
     codes, fleet = CodeBook(authority.release_key), Fleet(database, now)
     dispatcher = Dispatcher(registry=registry, database=database, signer=signer, codes=codes, bus=bus, now=now)
-    policies = Policies(database=database, signer=signer, links=dispatcher)
+    content_way = ContentWay(database=database, signer=signer, links=dispatcher)
+    standing = Everything(Policies(database=database, signer=signer, links=dispatcher), content_way)
     folder = settings.data / "evidence"
     custody = KeyFileCustody.in_folder(settings.data)
     evidence = Evidence(folder=folder, database=database, custody=custody, now=now)
@@ -47,8 +52,8 @@ def wire(settings: Settings, *, database: Database, authority: Authority, port: 
         accounts=Accounts(database=database, now=now, monotonic=time.monotonic),
         tokens=Tokens(database, now),
         fleet=fleet,
-        groups=GroupDesk(database=database, fleet=fleet, listeners=policies, now=now),
-        policies=policies,
+        groups=GroupDesk(database=database, fleet=fleet, listeners=standing, now=now),
+        standing=standing,
         orders=Orders(registry=registry, database=database, bus=bus, now=now, delivery=dispatcher),
         evidence=evidence,
         keeping=EvidenceKeeping(
@@ -62,6 +67,8 @@ def wire(settings: Settings, *, database: Database, authority: Authority, port: 
             most=settings.max_upload,
             keep=settings.uploads_last,
         ),
+        content=ContentDesk(packs=Packs(settings.data / "content"), database=database, listeners=standing, now=now),
+        content_way=content_way,
         terminals=Terminals(
             folder=settings.data / "recordings",
             registry=registry,

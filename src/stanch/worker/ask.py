@@ -59,7 +59,7 @@ async def ask(request: Request, content: bytes, *, within: timedelta = WITHIN) -
 
     Raises Unavailable if none can be started, TimedOut, and ActionFailed if it fails, dies or answers nonsense.
     """
-    process = await _started([sys.executable, "-I", "-m", "stanch.worker"])
+    process = await started([sys.executable, "-I", "-m", "stanch.worker"])
     try:
         async with asyncio.timeout(within.total_seconds()):
             output = await _conversation(process, json.dumps(asdict(request)).encode() + b"\n" + content)
@@ -67,15 +67,18 @@ async def ask(request: Request, content: bytes, *, within: timedelta = WITHIN) -
         took = f"nothing after {within.total_seconds():g} s"
         raise TimedOut("The evidence could not be rendered in time", got=took, hint=_HINT) from None
     finally:
-        await _end(process)
+        await end(process)
     return _answer(output, process.returncode)
 
 
-async def _started(line: list[str]) -> Process:
-    """The new process, in a group of its own. It is not lost if its caller is cancelled meanwhile."""
+async def started(line: list[str], *, stdin: int = PIPE) -> Process:
+    """The new process, in a group of its own, whose input is a descriptor or ours to write.
+
+    It is not lost if its caller is cancelled meanwhile.
+    """
     starting = asyncio.get_running_loop().create_task(
         asyncio.create_subprocess_exec(
-            *line, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}, cwd="/", start_new_session=True
+            *line, stdin=stdin, stdout=PIPE, stderr=DEVNULL, env={}, cwd="/", start_new_session=True
         )
     )
     try:
@@ -85,7 +88,7 @@ async def _started(line: list[str]) -> Process:
     except asyncio.CancelledError:
         await asyncio.wait({starting})
         if starting.exception() is None:
-            await _end(starting.result())
+            await end(starting.result())
         raise
 
 
@@ -104,7 +107,7 @@ async def _conversation(process: Process, everything: bytes) -> bytes:
     return bytes(output)
 
 
-async def _end(process: Process) -> None:
+async def end(process: Process) -> None:
     """Kill it, with anything that it may have started, and read what is left, so that nothing stays open."""
     if process.returncode is None:
         with suppress(ProcessLookupError):

@@ -1,4 +1,7 @@
-"""The seccomp filter of the worker: which system calls an interpreter still needs that only computes and writes.
+"""The seccomp filters of the workers: which system calls an interpreter still needs that only computes and writes.
+
+One that scans needs more: `Scanning` is what, and each call of it that could do more than read is let through only with
+arguments that do not.
 
 A filter is a small program of the kernel's (classic BPF). Everything that is not listed fails with EPERM: open, socket,
 execve, clone, ptrace and all that is yet to be invented. Memory cannot be made executable either: whoever takes the
@@ -13,9 +16,16 @@ _LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 _ALLOW, _KILL_PROCESS, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
 _NUMBER, _ARCHITECTURE = 0, 4
 """Where the kernel puts them in `struct seccomp_data`."""
-_THIRD_ARGUMENT = 32
-"""Its lower half, on a little-endian machine: the protection of mmap and mprotect."""
+_FIRST_ARGUMENT, _SECOND_ARGUMENT, _THIRD_ARGUMENT = 16, 24, 32
+"""Their lower halves, on a little-endian machine: the flags of clone; the command of fcntl; the flags of openat, the
+protection of mmap and mprotect."""
 _PROT_EXEC = 4
+_ENOSYS = 0x00050026
+_WRITES = 0o1 | 0o2 | 0o100 | 0o1000
+"""O_WRONLY, O_RDWR, O_CREAT, O_TRUNC."""
+_CLONE_THREAD = 0x10000
+_FCNTL = (1, 2, 3, 1024, 1025, 1030)
+"""F_GETFD, F_SETFD, F_GETFL, F_SETLEASE, F_GETLEASE, F_DUPFD_CLOEXEC: nothing that sends signals to others."""
 _X32 = 0x40000000
 """x86-64 numbers from here on are of another ABI, with other meanings."""
 
@@ -59,12 +69,86 @@ MACHINES: Mapping[str, Machine] = {"x86_64": _X86_64, "aarch64": _AARCH64}
 """By what `uname -m` says."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scanning:
+    """What a worker needs besides that reads files, has threads, and looks into the memory of others."""
+
+    reading: tuple[int, ...]
+    openat: int
+    clone: int
+    clone3: int
+    """Answered with ENOSYS: its flags are in memory, where a filter cannot look; the library takes clone then."""
+    fcntl: int
+    messages: tuple[int, ...]
+    """On a socket that it was given: only for clamd."""
+
+
+_SCANNING_X86_64 = Scanning(
+    (
+        *(17, 19, 295, 327, 7, 271),  # pread64, readv, preadv, preadv2, poll, ppoll
+        *(
+            4,
+            6,
+            262,
+            332,
+            138,
+            89,
+            267,
+            217,
+        ),  # stat, lstat, newfstatat, statx, fstatfs, readlink, readlinkat, getdents64
+        *(35, 230, 96, 201),  # nanosleep, clock_nanosleep, gettimeofday, time
+        *(273, 334, 204, 99, 63),  # set_robust_list, rseq, sched_getaffinity, sysinfo, uname
+        *(102, 104, 107, 108, 110),  # getuid, getgid, geteuid, getegid, getppid
+        *(221, 310, 434),  # fadvise64, process_vm_readv, pidfd_open
+    ),
+    257,
+    56,
+    435,
+    72,
+    (44, 45, 46, 47),  # sendto, recvfrom, sendmsg, recvmsg
+)
+_SCANNING_AARCH64 = Scanning(
+    (
+        *(67, 65, 69, 286, 73),  # pread64, readv, preadv, preadv2, ppoll
+        *(79, 291, 44, 78, 61),  # newfstatat, statx, fstatfs, readlinkat, getdents64
+        *(101, 115, 169),  # nanosleep, clock_nanosleep, gettimeofday
+        *(99, 293, 123, 179, 160),  # set_robust_list, rseq, sched_getaffinity, sysinfo, uname
+        *(174, 176, 175, 177, 173),  # getuid, getgid, geteuid, getegid, getppid
+        *(223, 270, 434),  # fadvise64, process_vm_readv, pidfd_open
+    ),
+    56,
+    220,
+    435,
+    25,
+    (206, 207, 211, 212),  # sendto, recvfrom, sendmsg, recvmsg
+)
+SCANNING: Mapping[str, Scanning] = {"x86_64": _SCANNING_X86_64, "aarch64": _SCANNING_AARCH64}
+"""By what `uname -m` says."""
+
+
 def program(machine: Machine) -> bytes:
     """The filter for this machine, as an array of `struct sock_filter`."""
-    return b"".join(_instructions(machine))
+    return b"".join(_instructions(machine, ()))
 
 
-def _instructions(machine: Machine) -> Iterator[bytes]:
+def scanning_program(machine: Machine, scanning: Scanning, *, messages: bool) -> bytes:
+    """The filter of a worker that scans; `messages` lets it talk to sockets that it has."""
+    return b"".join(_instructions(machine, tuple(_scanning(scanning, messages=messages))))
+
+
+def _scanning(scanning: Scanning, *, messages: bool) -> Iterator[bytes]:
+    allow, refuse = _instruction(_RETURN, _ALLOW), _instruction(_RETURN, _EPERM)
+    yield from _answer((*scanning.reading, *(scanning.messages if messages else ())), (allow,))
+    writes = (_instruction(_LOAD, _THIRD_ARGUMENT), _instruction(_ANY_BIT, _WRITES, no=1), refuse, allow)
+    yield from _answer((scanning.openat,), writes)
+    thread = (_instruction(_LOAD, _FIRST_ARGUMENT), _instruction(_ANY_BIT, _CLONE_THREAD, yes=1), refuse, allow)
+    yield from _answer((scanning.clone,), thread)
+    yield from _answer((scanning.clone3,), (_instruction(_RETURN, _ENOSYS),))
+    commands = tuple(_answer(_FCNTL, (allow,)))
+    yield from _answer((scanning.fcntl,), (_instruction(_LOAD, _SECOND_ARGUMENT), *commands, refuse))
+
+
+def _instructions(machine: Machine, more: Sequence[bytes]) -> Iterator[bytes]:
     yield _instruction(_LOAD, _ARCHITECTURE)
     yield _instruction(_EQUAL, machine.audit, yes=1)
     yield _instruction(_RETURN, _KILL_PROCESS)
@@ -72,6 +156,7 @@ def _instructions(machine: Machine) -> Iterator[bytes]:
     yield _instruction(_AT_LEAST, _X32, no=1)
     yield _instruction(_RETURN, _KILL_PROCESS)
     yield from _answer(machine.allowed, (_instruction(_RETURN, _ALLOW),))
+    yield from more
     yield from _answer(
         machine.mapping,
         (

@@ -182,8 +182,27 @@ def test_the_hash_is_of_the_content(root, tree):
 
 def test_a_file_that_grows_while_it_is_hashed_has_no_hash():
     """More came than was allowed."""
-    assert module._hash_of(iter([b"ab", b"cd"]), 3) is None
-    assert module._hash_of(iter([b"ab", b"c"]), 3) is not None
+    assert module._hashes_of(iter([b"ab", b"cd"]), ["sha256"], 3) == {}
+    assert module._hashes_of(iter([b"ab", b"c"]), ["md5"], 3) == {"md5": "900150983cd24fb0d6963f7d28e17f72"}
+
+
+def test_only_a_regular_file_is_opened(root, tree):
+    """Whoever opened a pipe would wait."""
+    root.write("/etc/x", "abc")
+    root.fifo("/etc/pipe")
+    with tree.opened("/etc/x") as file:
+        assert file.read() == b"abc"
+    for path in ("/etc/pipe", "/etc", "/none"):
+        with tree.opened(path) as file:
+            assert file is None
+
+
+def test_the_space_of_a_file_system_is_told(tree):
+    """Its kind with it; of what is not there, nothing."""
+    mount, (size, free) = tree.space("/etc")
+    assert mount.kind
+    assert size >= free > 0
+    assert tree.space("/none") is None
 
 
 def test_nothing_stays_open(root):

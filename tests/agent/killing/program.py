@@ -27,6 +27,7 @@ import structlog
 from stanch.actions import load as load_actions
 from stanch.core.action import AnyAction, Registry, Undo
 from stanch.core.autoruns import Place
+from stanch.core.content import ContentKind
 from stanch.core.frames import Notice, Report
 from stanch.core.network import Peer
 from stanch.core.processes import Held
@@ -37,6 +38,7 @@ from tests.agent.killing import world
 from tests.agent.killing.world import Ended
 from tests.fakes.agent import Agent, Machine
 from tests.fakes.host import FakeClock, FakeEndpoint, socket_to
+from tests.fakes.scanner import finding
 from tests.fakes.started_programs import Behaviour
 from tests.fakes.waiting import eventually
 
@@ -67,6 +69,12 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "enable_autorun": {"all": True},
     "lock_account": {"name": "alice", "duration": "10m"},
     "end_sessions": {"session": ["s400"], "user": ["alice"], "everything": True},
+    "ioc_scan": {"content": ["apt"]},
+    "yara_scan": {"content": ["implants"], "autoruns": True, "memory": True},
+    "malware_scan": {"quarantine": True, "end_processes": True},
+    "critical_areas_scan": {"quarantine": True, "end_processes": True},
+    "pause_scan": {"task": "tsk_7"},
+    "resume_scan": {"task": "tsk_8"},
     "run_process": {"path": "/opt/collect", "argument": ["--all"]},
 }
 """Parameters that find something to do in this world; an action without any is tried with its first example."""
@@ -121,6 +129,16 @@ def prepared(folder: Path) -> FakeEndpoint:
     collects = Behaviour(stdout=b"collected", writes={"/opt/found": b"it"}, leaves=1)
     endpoint.programs.programs["/opt/collect"] = collects
     endpoint.uploads.content[UPLOAD.id] = TOOL
+    endpoint.content.add("implants")
+    endpoint.content.add("apt", ContentKind.HASHES)
+    endpoint.content.add("old")
+    del endpoint.content.published["old"]
+    endpoint.content.publish("apt", ContentKind.HASHES, version=2)
+    endpoint.content.publish("new")
+    endpoint.content.publish("bad")
+    endpoint.content.broken["bad"] = "nothing in it counts"
+    endpoint.scanner.finds = [finding("/tmp/dropper", sha256=hashlib.sha256(b"malware").hexdigest())]
+    endpoint.scanner.scans = {"tsk_7": False, "tsk_8": True}
     past = Taking(id=PAST, path=EndpointPath("/tmp/old"), why=Why.QUARANTINE)
     asyncio.run(endpoint.vault.in_hands_of("ord_0").take(past))
     world.save(folder, endpoint)

@@ -20,10 +20,10 @@ from tests.fakes.host import FakeEndpoint, Life
 AGENTS_OWN = {"journal", "effects", "progress", "life", "task", "order", "origin", "settings"}
 """Parts of a fake endpoint that belong to the agent, and die with it."""
 
-NOT_THE_ENDPOINT = {"server", "clock"}
-"""What may differ between a run that was killed and one that was not."""
+NOT_THE_ENDPOINT = {"server", "clock", "detections"}
+"""What may differ between a run that was killed and one that was not: telling something twice does no harm."""
 
-NOT_ITS_STATE = {"life", "clock", "files", "nodes", "processes", "here", "sent"}
+NOT_ITS_STATE = {"life", "clock", "files", "nodes", "processes", "here", "sent", "ordered", "read", "ended_early"}
 """Attributes of a part that are no state of it, or may differ, too: asking somebody twice to end does no harm."""
 
 

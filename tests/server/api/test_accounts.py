@@ -31,11 +31,14 @@ async def test_a_wrong_password(live: Live) -> None:
     ("role", "up_to", "permissions"),
     [
         (Role.VIEWER, None, ["read"]),
-        (Role.RESPONDER, "disruptive", ["evidence", "read"]),
+        (Role.RESPONDER, "disruptive", ["evidence", "read", "upload"]),
         (
             Role.ADMINISTRATOR,
             "destructive",
-            ["administer", "configure", "delete-evidence", "enrol", "evidence", "read", "release-code", "upload"],
+            [
+                *("administer", "configure", "content", "delete-evidence", "enrol", "evidence"),
+                *("read", "release-code", "upload"),
+            ],
         ),
     ],
 )

@@ -8,6 +8,7 @@ from tests.server.live import Live
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROUTES = """
+DELETE /content/{name}/versions/{version}
 DELETE /groups/{name}
 DELETE /tokens/{token}
 DELETE /uploads/{upload}
@@ -15,6 +16,9 @@ GET /actions
 GET /audit
 GET /audit/verify
 GET /ca
+GET /content
+GET /content/{name}
+GET /content/{name}/versions/{version}
 GET /detections
 GET /endpoints
 GET /endpoints/{name}
@@ -42,6 +46,11 @@ GET /uploads/{upload}
 GET /whoami
 PATCH /endpoints/{name}/labels
 PATCH /groups/{name}
+POST /content
+POST /content-check
+POST /content/{name}/publish
+POST /content/{name}/rollback
+POST /content/{name}/unpublish
 POST /endpoints/{name}/revoke
 POST /groups
 POST /login

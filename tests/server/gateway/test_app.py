@@ -1,5 +1,6 @@
 """The gateway as a whole: which paths there are."""
 
+from stanch.core.content import CONTENT_PATH
 from stanch.core.frames import ENROL_PATH, EVIDENCE_PATH, LINK_PATH, RENEW_PATH, UPLOAD_PATH
 from stanch.core.terminal_wire import TERMINAL_PATH
 from stanch.server.gateway.app import create_gateway
@@ -20,5 +21,6 @@ async def test_its_paths_are_those_of_the_contract(live: Live) -> None:
         ("POST", f"{EVIDENCE_PATH}/{{id}}/holes"),
         ("POST", f"{EVIDENCE_PATH}/{{id}}/finish"),
         ("GET", f"{UPLOAD_PATH}/{{id}}"),
+        ("GET", f"{CONTENT_PATH}/{{sha256}}"),
         ("GET", f"{TERMINAL_PATH}/{{task}}"),
     }

@@ -8,14 +8,15 @@ cannot be read is kept in `unread`. Paths are text with surrogates for odd bytes
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 
 from stanch.agent.host.inode_flags import reopened
-from stanch.agent.host.mounts import mount_of
+from stanch.agent.host.mounts import Mount, mount_of
 from stanch.agent.host.path_calls import path_of, pin_below
 from stanch.core.autoruns import Unread, read_disabled
 from stanch.core.errors import StanchError
@@ -59,6 +60,7 @@ _KINDS = {
     stat.S_IFLNK: "it is a link",
 }
 _NULL = os.makedev(1, 3)
+_MADE_UP = ("/proc/", "/sys/")
 _HOMES = "/home"
 
 
@@ -117,6 +119,15 @@ class Tree:
         with self._pinned(path, follow=follow) as held:
             return None if held is None else os.fstat(held)
 
+    def space(self, path: str) -> tuple[Mount, tuple[int, int]] | None:
+        """The mount that a path is on, the bytes that its file system has, and those free; None if it does not say."""
+        with self._pinned(path) as held:
+            try:
+                found = None if held is None else (mount_of(held), os.fstatvfs(held))
+            except OSError:
+                return None
+        return None if found is None else (found[0], _bytes_of(found[1]))
+
     def target(self, path: str) -> str | None:
         """Where a link leads, as it says itself; None if it is none."""
         with self._pinned(path, follow=False) as held:
@@ -138,11 +149,18 @@ class Tree:
         return os.fsdecode(found[len(root) :]) if found.startswith(root + b"/") else ""
 
     def _may_open(self, path: str, held: int) -> bool:
-        """Does the owner of the machine let anybody read it? By where it really is."""
+        """Does the owner of the machine let anybody read it? By where it really is.
+
+        And no link in a home leads to what the kernel makes up: /proc/kmsg gives each line once, to whoever reads it.
+        """
+        real = self._real(held) or path
         try:
-            self._forbidden(endpoint_path(self._real(held) or path))
+            self._forbidden(endpoint_path(real))
         except StanchError as error:
             self.miss(path, error.message)
+            return False
+        if real.startswith(_MADE_UP) and self._home_of(path):
+            self.miss(path, f"it is a link to {real}")
             return False
         return True
 
@@ -234,19 +252,32 @@ class Tree:
 
     def sha256(self, path: str, *, most: int) -> str | None:
         """The hash of a regular file of at most so many bytes; None for any other."""
-        with self._pinned(path) as held:
-            if held is None:
-                return None
-            found = os.fstat(held)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > most or not self._may_open(path, held):
-                return None
-            if not self._may_hash(path, found):
-                return None
+        return self.hashes(path, ("sha256",), most=most).get("sha256")
+
+    def hashes(self, path: str, kinds: Collection[str], *, most: int) -> Mapping[str, str]:
+        """Kind (as hashlib has it) to hash, of a regular file of at most so many bytes; empty for any other."""
+        with self.opened(path) as file:
+            if file is None:
+                return {}
+            found = os.fstat(file.fileno())
+            if found.st_size > most or not self._may_hash(path, found):
+                return {}
             try:
-                with open(reopened(held), "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
-                    return _hash_of(iter(lambda: file.read(BLOCK), b""), most)
+                return _hashes_of(iter(lambda: file.read(BLOCK), b""), kinds, most)
             except OSError:
-                return None
+                return {}
+
+    @contextmanager
+    def opened(self, path: str) -> Iterator[FileIO | None]:
+        """A regular file to read from, without a buffer; None for any other. What home it is in pays for 20."""
+        with self._pinned(path) as held, ExitStack() as closing:
+            file = None
+            if held is not None and stat.S_ISREG(os.fstat(held).st_mode) and self._may_open(path, held):
+                try:
+                    file = closing.enter_context(FileIO(reopened(held)))
+                except OSError as error:
+                    self.miss(path, error.strerror or str(error))
+            yield file if file is not None and self._affords(path, 20) else None
 
     # --- within bounds ---
 
@@ -267,7 +298,7 @@ class Tree:
 
     def _home_of(self, path: str) -> str:
         """The home, or the folder in /run/user, that a path is in; empty for none."""
-        steps = path.split("/", 6)
+        steps = path.split("/", 20)
         above = ["/".join(steps[:n]) for n in range(2, len(steps))]
         return next((one for one in above if one in self._home_names or one.startswith("/run/user/")), "")
 
@@ -368,14 +399,19 @@ def _accounts(passwd: str) -> Iterator[Account]:
             yield Account(parts[0][:64], int(parts[2]), home)
 
 
-def _hash_of(blocks: Iterator[bytes], most: int) -> str | None:
-    found, left = hashlib.sha256(), most
+def _bytes_of(found: os.statvfs_result) -> tuple[int, int]:
+    return found.f_blocks * found.f_frsize, found.f_bfree * found.f_frsize
+
+
+def _hashes_of(blocks: Iterator[bytes], kinds: Collection[str], most: int) -> Mapping[str, str]:
+    found, left = {one: hashlib.new(one, usedforsecurity=False) for one in kinds}, most
     for block in blocks:
         left -= len(block)
         if left < 0:  # it grows while it is read
-            return None
-        found.update(block)
-    return found.hexdigest()
+            return {}
+        for one in found.values():
+            one.update(block)
+    return {kind: one.hexdigest() for kind, one in found.items()}
 
 
 def joined_lines(

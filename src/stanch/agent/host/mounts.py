@@ -8,26 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-MADE_UP = frozenset(
-    {
-        *(
-            "proc",
-            "sysfs",
-            "cgroup",
-            "cgroup2",
-            "debugfs",
-            "tracefs",
-            "securityfs",
-            "devpts",
-            "mqueue",
-            "bpf",
-            "pstore",
-        ),
-        *("configfs", "fusectl", "hugetlbfs", "binfmt_misc", "efivarfs", "rpc_pipefs", "nsfs", "autofs", "selinuxfs"),
-    }
-)
-"""File systems whose files the kernel makes up, or whose folders do something when they are entered."""
-
 _ID = re.compile(rb"^mnt_id:\s*(\d+)", re.MULTILINE)
 _SIDES = 2
 _LEFT, _RIGHT = 6, 3

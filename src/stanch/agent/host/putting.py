@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from stanch.agent.host.inode_flags import APPEND_ONLY, IMMUTABLE, flags_of
 from stanch.agent.host.metadata import info_of
-from stanch.agent.host.mounts import MADE_UP, mount_of
+from stanch.agent.host.mounts import mount_of
 from stanch.agent.host.path_calls import open_folder, path_of
 from stanch.agent.host.pinned import aside_name, place, same_file
 from stanch.agent.path_rules import is_below
@@ -36,6 +36,7 @@ from stanch.core.errors import (
     VerificationFailed,
 )
 from stanch.core.files import Bytes, FileInfo, Placing
+from stanch.core.filesystems import MADE_UP
 from stanch.core.types import MAX_PATH_BYTES, EndpointPath
 
 PIECE = 4 * 1_048_576

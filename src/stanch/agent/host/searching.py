@@ -17,11 +17,11 @@ from pathlib import Path
 
 from stanch.agent.host.digests import digests_of
 from stanch.agent.host.metadata import extents, info_of
-from stanch.agent.host.mounts import MADE_UP
 from stanch.agent.host.other_names import mount_points
 from stanch.agent.host.pinned import kind_of, same_file
 from stanch.core.errors import ForbiddenHere, StanchError, TargetGone
 from stanch.core.files import MOUNTED, Digests, Extent, Found, Kind, Search, Skipped
+from stanch.core.filesystems import MADE_UP
 from stanch.core.types import EndpointPath, Glob
 
 BATCH = 500

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from stanch.agent.host.metadata import Metadata, capture, extents, info_of
-from stanch.agent.host.mounts import MADE_UP, mount_of
+from stanch.agent.host.mounts import mount_of
 from stanch.agent.host.other_names import other_names
 from stanch.agent.host.pinned import Pinned, aside_name, pin
 from stanch.agent.host.vault_clearing import clear, first_token, move_aside, same, settle, written_to
@@ -35,6 +35,7 @@ from stanch.core.errors import (
     VerificationFailed,
 )
 from stanch.core.files import Digests, Extent, FileId, Kind
+from stanch.core.filesystems import MADE_UP
 from stanch.core.types import EndpointPath, Size
 from stanch.core.vault import MAX_NAMES, Item, Taking
 

@@ -14,6 +14,7 @@ import click
 
 from stanch.cli.command import Group, json_option
 from stanch.cli.local.quarantine import quarantine
+from stanch.cli.local.scanning import scan
 from stanch.cli.local.socket import ask
 from stanch.cli.places import CODE_SOCKET, socket_option, state_option
 from stanch.cli.programs import completed
@@ -42,6 +43,7 @@ def status(*, socket: Path, as_json: bool) -> None:
 
 
 local.add_command(quarantine)
+local.add_command(scan)
 
 
 @local.group(examples=("local isolation status", "local isolation off"))

@@ -6,6 +6,7 @@ from stanch.server.api import (
     accounts,
     addresses,
     audit,
+    content,
     detections,
     endpoints,
     evidence,
@@ -41,11 +42,17 @@ def create_api(services: Services) -> FastAPI:
     v1.include_router(groups.router)
     v1.include_router(evidence.router)
     v1.include_router(uploads.router)
+    v1.include_router(content.router)
     v1.include_router(terminals.router)
     v1.include_router(audit.router)
     v1.include_router(detections.router)
     app.include_router(v1)
     answer_errors(app)
-    app.add_middleware(BoundedBodies, streamed=frozenset({("POST", f"{PREFIX}/uploads")}))
+    app.add_middleware(
+        BoundedBodies,
+        streamed=frozenset(
+            {("POST", f"{PREFIX}/uploads"), ("POST", f"{PREFIX}/content"), ("POST", f"{PREFIX}/content-check")}
+        ),
+    )
     app.add_middleware(SafeHeaders)
     return app

@@ -65,6 +65,9 @@ Examiner = Annotated[Principal, Depends(_holding(Permission.EVIDENCE))]
 Uploader = Annotated[Principal, Depends(_holding(Permission.UPLOAD))]
 """Somebody who may bring files to the server."""
 
+Curator = Annotated[Principal, Depends(_holding(Permission.CONTENT))]
+"""Somebody who may import and publish content."""
+
 Administrator = Annotated[Principal, Depends(_holding(Permission.ADMINISTER))]
 """Somebody who may read the audit."""
 
@@ -75,3 +78,14 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 def address_of(request: Request) -> str:
     """Where the request comes from."""
     return request.client.host if request.client else "unknown"
+
+
+def announced(request: Request) -> int | None:
+    """How long the body is said to be; None if it is not said, Invalid if that is no number."""
+    length = request.headers.get("content-length")
+    longest = 19
+    if length is None:
+        return None
+    if not (length.isascii() and length.isdigit() and len(length) <= longest):
+        raise Invalid("The header Content-Length is wrong", got=length[:100], expected="a number of bytes")
+    return int(length)

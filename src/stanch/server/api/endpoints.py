@@ -53,7 +53,7 @@ async def show_endpoint(name: Name, _caller: Reader, services: House) -> Endpoin
 async def label_endpoint(name: Name, change: LabelChange, caller: Caller, services: House) -> EndpointView:
     """Set and remove labels."""
     labelled = await services.fleet.label(caller, name, change)
-    services.policies.wake(labelled.id)
+    services.standing.wake(labelled.id)
     return labelled
 
 

@@ -4,10 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from stanch.core.errors import Invalid
 from stanch.core.rest_uploads import UploadPage, UploadQuery, UploadView
 from stanch.core.types import Id, Sha256
-from stanch.server.api.asking import After, House, Limit, Reader, Uploader, address_of
+from stanch.server.api.asking import After, House, Limit, Reader, Uploader, address_of, announced
 
 router = APIRouter(tags=["uploads"])
 
@@ -30,7 +29,7 @@ async def upload(
         caller,
         name,
         request.stream(),
-        announced=_announced(request),
+        announced=announced(request),
         sha256=sha256,
         detail={"address": address_of(request), "origin": caller.origin},
     )
@@ -62,13 +61,3 @@ async def show_upload(upload: Id, _caller: Reader, services: House) -> UploadVie
 async def delete_upload(upload: Id, caller: Uploader, services: House) -> None:
     """Remove an upload for good, unless an order that is not finished needs it."""
     await services.uploads.delete(caller, upload)
-
-
-def _announced(request: Request) -> int | None:
-    length = request.headers.get("content-length")
-    longest = 19
-    if length is None:
-        return None
-    if not (length.isascii() and length.isdigit() and len(length) <= longest):
-        raise Invalid("The header Content-Length is wrong", got=length[:100], expected="a number of bytes")
-    return int(length)

@@ -182,7 +182,7 @@ class AgentLinks:
             self._links[link.endpoint] = link
             if services.addresses.current != told:  # they changed before this link could be found
                 await self._tell_addresses(link)
-            services.policies.wake(link.endpoint)
+            services.standing.wake(link.endpoint)
             log.info("link is up", endpoint=link.endpoint, hostname=identity.hostname, address=remote_address(request))
             try:
                 # Only now: whoever revokes it from here on finds this link, and cuts it.

@@ -89,10 +89,12 @@ endpoints = Table(
     Column("isolation", JSON(none_as_null=True)),
     Column("policy_digest", String(200), nullable=False, default=""),
     Column("policy_told", Boolean, nullable=False, default=False, server_default=false()),
+    Column("content_told", Boolean, nullable=False, default=False, server_default=false()),
     Column("search", Text, nullable=False),
 )
 """`search` holds, in lower case, everything that `stanch endpoints --search` looks through; `policy_told`: was it
-ever sent the policy of its groups? Then it must be told too when there is none any more; `next_certificate_sha256`: of
+ever sent the policy of its groups? Then it must be told too when there is none any more; `content_told`: the same of
+the rules and indicators that it should have; `next_certificate_sha256`: of
 a renewed certificate that was not used yet, and `next_issued`: when the newest was issued."""
 
 endpoint_labels = Table(
@@ -239,6 +241,49 @@ upload_uses = Table(
     Column("order_id", ForeignKey("orders.id", ondelete="CASCADE"), primary_key=True, index=True),
 )
 """Which orders name an upload."""
+
+content = Table(
+    "content",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("kind", String(20), nullable=False),
+    Column("newest", Integer, nullable=False),
+)
+"""Rules and indicators by name. `newest`: the highest version that there ever was; no number is used twice."""
+
+content_versions = Table(
+    "content_versions",
+    metadata,
+    Column("content", ForeignKey("content.name", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("sha256", _SHA256, nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    Column("files", Integer, nullable=False),
+    Column("rules", Integer, nullable=False),
+    Column("problems", Integer, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("created_by", String(200), nullable=False),
+    Column("lint", JSON, nullable=False),
+    UniqueConstraint("content", "sha256"),
+)
+"""`sha256` and `size` are of the pack; `lint` is what was found in it, of each file and rule."""
+
+content_publications = Table(
+    "content_publications",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("content", ForeignKey("content.name", ondelete="CASCADE"), nullable=False),
+    Column("group_name", ForeignKey("groups.name", ondelete="CASCADE"), nullable=False),
+    Column("version", Integer),
+    Column("at", Moment, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("undone", Moment),
+    Column("undone_by", String(200)),
+    Index("ix_content_publications_content_group", "content", "group_name"),
+)
+"""What was published to whom: of one content and group the newest that is not undone counts; a null version says that
+there is none. A rollback undoes the newest, and so goes back to the one before."""
 
 notices = Table(
     "notices",

@@ -1,0 +1,1 @@
+"""The worker that scans: rules and indicators, files and memory, in a process of its own."""
