@@ -127,20 +127,19 @@ def job(materials: Sequence[tuple[str, str, bytes]], **more: Any) -> dict[str, A
 
 @contextmanager
 def worker(
-    materials: Sequence[tuple[str, str, bytes]], *, hand: Sequence[int] = (), user: int | None = None, **more: Any
+    materials: Sequence[tuple[str, str, bytes]], *, hand: Sequence[int] = (), prefix: Sequence[str] = (), **more: Any
 ) -> Iterator[Driver]:
     """A worker that has loaded these; it is killed at the end."""
     at = os.memfd_create("at")
     os.ftruncate(at, AT_SLOT * AT_SLOTS)
     fds = [at, *hand, *(more[one] for one in ("remembered", "learned", "clamd") if more.get(one) is not None)]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-m", "stanch.worker.scan"],
+        [*prefix, sys.executable, "-I", "-m", "stanch.worker.scan"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=fds,
         cwd="/",
         env={},
-        user=user,
     )
     driver = Driver(process)
     try:
