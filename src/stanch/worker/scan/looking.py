@@ -16,8 +16,8 @@ from typing import Any, Final
 from stanch.core.ioc.items import Item, Value
 from stanch.core.scan_wire import AT_SLOT
 from stanch.worker.scan import telling
-from stanch.worker.scan.content import SMALL, Reader, Shrank, opened
 from stanch.worker.scan.engines import Clamd, Engines
+from stanch.worker.scan.file_content import SMALL, Reader, Shrank, opened
 from stanch.worker.scan.file_types import file_type
 from stanch.worker.scan.remembered import Known, Memory, Stamp, is_quiet
 from stanch.worker.scan.rules import Hit, NotScanned, RuleSet, TooLong, TooOften

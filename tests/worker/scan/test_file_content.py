@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stanch.worker.scan.content import Reader, Shrank
+from stanch.worker.scan.file_content import Reader, Shrank
 from tests.worker.scan.driving import FIND_EVIL, scan, worker
 
 NOT_ROOT = 12_345
@@ -26,7 +26,7 @@ def test_a_file_that_shrinks_kills_nobody(tmp_path: Path) -> None:
     put(tmp_path / "shrinks", bytes(40 * 2**20))
     program = f"""
 import os
-from stanch.worker.scan.content import Reader
+from stanch.worker.scan.file_content import Reader
 from stanch.worker.scan.rules import NotScanned, RuleSet, source_of
 path = {str(tmp_path / "shrinks")!r}
 rules = RuleSet([source_of("e", {FIND_EVIL!r})], fast=False, tags=frozenset(), seconds=20)
