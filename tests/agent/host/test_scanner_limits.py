@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from stanch.agent.host.cgroups import hierarchy
-from stanch.agent.host.scanner_limits import AUTOGROUP, DONE, NICE, OOM_SCORE, PREFIX, Bounds, bound, sweep
+from stanch.agent.host.scanner_limits import (
+    AUTOGROUP,
+    DONE,
+    NICE,
+    OOM_SCORE,
+    PREFIX,
+    PROC,
+    Bounds,
+    bound,
+    session_behind,
+    sweep,
+)
 from stanch.core.errors import Unsupported
 
 
@@ -54,7 +65,7 @@ def test_a_gentle_scan_stays_behind():
 
 def grouped() -> bool:
     try:
-        return AUTOGROUP.read_text().strip() == "1"
+        return (PROC / AUTOGROUP).read_text().strip() == "1"
     except OSError:
         return False
 
@@ -64,8 +75,23 @@ def test_the_session_of_a_gentle_scan_stays_behind():
     """Its session has little weight: niceness alone would count among its own threads only."""
     with sleeper() as process:
         told = bound(process.pid, parent=None, name="tsk_1", gentle=True).told
-        assert told["autogroup"] == DONE
-        assert Path(f"/proc/{process.pid}/autogroup").read_text().split()[-1] == str(NICE)
+        group = Path(f"/proc/{process.pid}/autogroup").read_text()
+        assert (told["autogroup"], group.split()[-1:]) in ((DONE, [str(NICE)]), ("its session has no group", []))
+
+
+@pytest.mark.parametrize("ours", ["", "/autogroup-7 nice 0\n"])
+def test_a_session_older_than_the_setting_has_no_group(ours, tmp_path):
+    """The kernel tells such a session as an empty file: of the agent it is no obstacle, of the worker it is told."""
+    proc = tmp_path
+    (proc / AUTOGROUP).parent.mkdir(parents=True)
+    (proc / AUTOGROUP).write_text("1\n")
+    for pid, text in ((os.getpid(), ours), (1, "/autogroup-8 nice 0\n"), (2, "")):
+        (proc / str(pid)).mkdir()
+        (proc / str(pid) / "autogroup").write_text(text)
+    session_behind(1, proc=proc)
+    assert (proc / "1/autogroup").read_text().startswith(str(NICE))
+    with pytest.raises(ValueError, match="its session has no group"):
+        session_behind(2, proc=proc)
 
 
 def test_the_session_of_the_agent_keeps_its_weight():

@@ -27,7 +27,8 @@ WEIGHT: Final = "10"
 PIDS: Final = "64"
 
 _IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "i686": 289, "ppc64le": 273, "s390x": 282}
-AUTOGROUP: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
+PROC: Final = Path("/proc")
+AUTOGROUP: Final = "sys/kernel/sched_autogroup_enabled"
 _IOPRIO_PROCESS: Final = 1
 _IOPRIO_LOWEST: Final = 2 << 13 | 7
 """Best effort, the last of eight. Not idle: on a busy disk, a scan would never end then."""
@@ -66,7 +67,7 @@ def bound(pid: int, *, parent: Path | None, name: str, gentle: bool) -> Bounds:
     told["oom"] = _tried(lambda: _write(Path(f"/proc/{pid}/oom_score_adj"), str(OOM_SCORE)))
     if gentle:
         told["nice"] = _tried(lambda: os.setpriority(os.PRIO_PROCESS, pid, NICE))
-        told["autogroup"] = _tried(lambda: _autogroup(pid))
+        told["autogroup"] = _tried(lambda: session_behind(pid))
         told["ionice"] = _tried(lambda: _ionice(pid))
     return Bounds(group=group, told=told)
 
@@ -121,21 +122,25 @@ def _controllers(group: Path) -> list[str]:
     return []
 
 
-def _autogroup(pid: int) -> None:
+def session_behind(pid: int, *, proc: Path = PROC) -> None:
     """Where the kernel shares the processor between sessions first, niceness counts only within one.
 
     Not SCHED_IDLE besides: across sessions others gain nothing by it (measured), and where there is no weight of a
     group, a scan would never end on a busy machine.
     """
-    if AUTOGROUP.read_text().strip() != "1":
+    if (proc / AUTOGROUP).read_text().strip() != "1":
         raise ValueError("the kernel makes no groups of sessions")
-    if _session_group(pid) == _session_group(os.getpid()):
+    group = _session_group(proc, pid)
+    if not group:
+        raise ValueError("its session has no group")
+    if group == _session_group(proc, os.getpid()):
         raise ValueError("it is in the agent's own session")
-    _write(Path(f"/proc/{pid}/autogroup"), str(NICE))
+    _write(proc / str(pid) / "autogroup", str(NICE))
 
 
-def _session_group(pid: int) -> str:
-    return Path(f"/proc/{pid}/autogroup").read_text().split()[0]
+def _session_group(proc: Path, pid: int) -> str:
+    """Its name; empty for a session older than the setting (the file is empty then, as in some containers)."""
+    return (proc / str(pid) / "autogroup").read_text().partition(" ")[0]
 
 
 def _ionice(pid: int) -> None:
