@@ -24,10 +24,10 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.stand import pss_bytes
-from stanch.agent.scan_alone import CACHE_VARIABLE, materials, scanner
+from stanch.agent.scan_alone import CACHE_VARIABLE, materials, scan_alone
 from stanch.core.content import ContentKind
 from stanch.core.errors import StanchError
-from stanch.core.scanning import Area, Files, Limits, Material, Scan, Tally
+from stanch.core.scanning import Area, Event, Files, Limits, Material, Scan, Tally
 from stanch.core.types import EndpointPath
 
 SOURCE = Path("/usr/lib")
@@ -109,12 +109,16 @@ def scan_of(folder: Path, some: Sequence[Material], *, cache: bool = False, gent
 
 async def scanned(scan: Scan) -> tuple[float, Tally]:
     """Seconds from the order to the tally, and the tally."""
-    began, last = time.perf_counter(), None
-    async for batch in scanner().scan(scan):
-        last = batch[-1]
-    if not isinstance(last, Tally) or not last.complete:
-        raise StanchError(f"the scan is not complete: {last}")
-    return time.perf_counter() - began, last
+    tallies = list[Tally]()
+
+    def take(batch: Sequence[Event]) -> None:
+        tallies.extend(one for one in batch if isinstance(one, Tally))
+
+    began = time.perf_counter()
+    await scan_alone(scan, take)
+    if not tallies or not tallies[-1].complete:
+        raise StanchError(f"the scan is not complete: {tallies}")
+    return time.perf_counter() - began, tallies[-1]
 
 
 def timed(command: Sequence[str | Path]) -> float:
@@ -205,9 +209,24 @@ async def memory(scan: Scan) -> int:
 
 
 def _memory_of_workers() -> int:
+    """Of a worker and all its processes: they share most of it, so their parts can be added up."""
+    return max((sum(map(_pss, _with_children(pid))) for pid in _children(os.getpid()) if _is_worker(pid)), default=0)
+
+
+def _with_children(pid: int) -> list[int]:
+    return [pid, *(one for child in _children(pid) for one in _with_children(child))]
+
+
+def _children(pid: int) -> list[int]:
     with suppress(OSError):
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        return max((pss_bytes(int(pid)) for pid in children if _is_worker(int(pid))), default=0)
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(one) for task in tasks for one in (task / "children").read_text().split()]
+    return []
+
+
+def _pss(pid: int) -> int:
+    with suppress(OSError):
+        return pss_bytes(pid)
     return 0
 
 

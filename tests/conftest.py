@@ -129,12 +129,13 @@ def _clean_logging() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let every async test look for tasks that it left behind; what starts the whole system is slow."""
+    """Let each async test look for tasks that it left behind; what starts the whole system is slow; long ones first."""
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
             item.fixturenames.insert(0, "no_lost_tasks")
         if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).as_posix().startswith(WHOLE_SYSTEM):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture

@@ -49,6 +49,20 @@ def tmpfs(folder: Path, options: str = "") -> Path:
     return _mounted(folder, "-t", "tmpfs", *(("-o", options) if options else ()), "tmpfs")
 
 
+def silent(folder: Path) -> int:
+    """A FUSE file system that nobody answers for; whoever touches it waits until the descriptor is closed."""
+    try:
+        device = os.open("/dev/fuse", os.O_RDWR)
+    except OSError:
+        pytest.skip("no FUSE here")
+    folder.mkdir()
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+    if _LIBC.mount(b"silent", os.fsencode(folder), b"fuse.silent", ctypes.c_ulong(0), options) != 0:
+        os.close(device)
+        pytest.skip("FUSE cannot be mounted here")
+    return device
+
+
 def bind(source: Path, target: Path) -> None:
     """The same files a second time, over what is there."""
     _run("mount", "--bind", source, target)

@@ -5,11 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from stanch.core.errors import Cancelled, TargetGone, Unsupported
+from stanch.agent import attempt
+from stanch.core.errors import ActionFailed, Cancelled, TargetGone, Unsupported
 from stanch.core.host import Host
+from stanch.core.model import Model
 from stanch.core.task import State
 from stanch.core.types import minutes
 from tests.fakes.agent import Hold, Machine, Script, scripted
+
+
+class Partial(Model):
+    """What an action had found."""
+
+    found: int = 3
 
 
 @pytest.fixture
@@ -248,3 +256,37 @@ async def test_a_cancelled_program_that_must_not_run_twice_is_unknown(machine: M
         await agent.executor.accept(machine.server.cancel("tsk_1"))
         assert await agent.state("tsk_1") is State.UNKNOWN
     assert script.begun == ["tsk_1"]
+
+
+@pytest.mark.parametrize("action", ["act", "quick"])
+async def test_what_was_found_until_then_stands_beside_the_error(machine: Machine, script: Script, action: str) -> None:
+    """An action that fails, or is stopped at its limit, is told with what it had kept for that."""
+
+    async def keep_and_end(host: Host) -> None:
+        host.journal.keep(Partial())
+        if action == "act":
+            raise ActionFailed("no")
+        await asyncio.Event().wait()
+
+    script.behave["a"] = keep_and_end
+    async with machine.agent() as agent:
+        await agent.executor.accept(machine.server.order("tsk_1", action))
+        report = await agent.ended("tsk_1")
+    assert (report.state, report.result) == (State.FAILED, {"found": 3})
+
+
+async def test_what_was_found_is_left_out_if_it_is_too_much(
+    machine: Machine, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is told in any case."""
+    monkeypatch.setattr(attempt, "MAX_RESULT_BYTES", 5)
+
+    async def keep_and_fail(host: Host) -> None:
+        host.journal.keep(Partial())
+        raise ActionFailed("no")
+
+    script.behave["a"] = keep_and_fail
+    async with machine.agent() as agent:
+        await agent.executor.accept(machine.server.order("tsk_1", "act"))
+        report = await agent.ended("tsk_1")
+    assert (report.state, report.result, report.error and report.error.code) == (State.FAILED, None, "action-failed")

@@ -495,3 +495,31 @@ async def _readable(content: AgentContent) -> None:
     for one in content.materials([one.name for one in content.installed()]):
         async with one.open() as opened:
             assert hashlib.sha256(await opened.read(0, opened.size)).hexdigest() == one.sha256
+
+
+async def test_what_a_task_scans_with_stays_until_it_ends(endpoint: Endpoint) -> None:
+    """Content that is taken back is there for the scan that is resumed with it, and goes after that scan."""
+    content = endpoint.content()
+    endpoint.want(endpoint.gateway.publish("apt", ONE), endpoint.gateway.publish("other", TWO))
+    await updated(content)
+    content.in_use = lambda: {"apt"}
+    endpoint.want()
+    assert await updated(content) == [Updated(name="other", before=1)]
+    assert content.waits()
+    restarted = endpoint.content()
+    assert [one.name for one in restarted.materials(["apt"])] == ["apt/a.yar"]
+    content.in_use = frozenset
+    assert await updated(content) == [Updated(name="apt", before=1)]
+    assert not content.waits()
+
+
+async def test_what_loads_in_the_end_is_told(endpoint: Endpoint) -> None:
+    """Once, and only of a version that was told not to load."""
+    content = endpoint.content()
+    endpoint.want(endpoint.gateway.publish("apt", ONE))
+    endpoint.answers = [Tried(rules=0, why="too old an agent")]
+    await updated(content)
+    assert [one.after for one in await updated(content)] == [1]
+    await updated(content)
+    assert [kind for kind, _ in endpoint.told] == ["content-not-loaded", "content-loaded"]
+    assert endpoint.told[1][1]["loaded"] == 1

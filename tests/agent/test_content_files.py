@@ -55,8 +55,8 @@ def test_what_is_no_material_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="neither rules nor indicators"):
         local_material(path)
     path.write_bytes(RULE)
-    with pytest.raises(Invalid, match="got yara, expected hashes"):
-        local_material(path, ContentKind.HASHES)
+    with pytest.raises(Invalid, match="got YARA rules, expected a list of hashes"):
+        local_material(path, frozenset({ContentKind.HASHES}))
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
@@ -100,13 +100,13 @@ async def test_a_folder_is_walked(tmp_path: Path) -> None:
     found = local_materials([folder])
     assert [one.name for one in found] == ["rules/b.yar", "rules/list.txt", "rules/linux/deep/a.YARA"]
     assert [await bytes_of(one) for one in found] == [RULE, HASHES, RULE + b"//"]
-    assert [one.name for one in local_materials([folder], ContentKind.HASHES)] == ["rules/list.txt"]
+    assert [one.name for one in local_materials([folder], frozenset({ContentKind.HASHES}))] == ["rules/list.txt"]
 
 
 def test_a_folder_without_rules_is_refused(tmp_path: Path) -> None:
     """A folder in which nothing is found is a mistake, and is told."""
     (tmp_path / "a.txt").write_bytes(b"nothing")
-    with pytest.raises(Invalid, match="No rules or indicators"):
+    with pytest.raises(Invalid, match="Nothing in this folder"):
         local_materials([tmp_path])
 
 
@@ -160,3 +160,32 @@ async def test_a_part_is_never_left(start: int, size: int, offset: int, length: 
                 await part.read(offset, length)
     finally:
         os.close(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "got", "todo"),
+    [
+        (b"", "an empty file", "rule NAME"),
+        (b"\x1f\x8b\x08\0rules", "a packed file", "Unpack it first"),
+        (b"\x7fELF\0\0", "a binary file", "rule NAME"),
+        (b"# What these rules are\n", "text that is neither rules nor indicators", "rule NAME"),
+        (b"0" * 64, "a list of hashes", "local scan malware"),
+    ],
+)
+def test_a_file_that_is_of_no_use_is_told(tmp_path, content, got, todo):
+    """What it is, what this very scan could use, and what to do: not every kind that there is."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(Invalid) as caught:
+        local_materials([path], frozenset({ContentKind.YARA}))
+    assert (caught.value.got, caught.value.expected) == (got, "YARA rules")
+    assert todo in caught.value.hint
+
+
+def test_a_folder_without_what_the_scan_needs_is_told(tmp_path):
+    """Indicators are of no use to who asks for rules, however many there are."""
+    (tmp_path / "hashes.txt").write_text("0" * 64)
+    (tmp_path / "README.md").write_text("rule of thumb")
+    with pytest.raises(Invalid, match="YARA rules, in files") as caught:
+        local_materials([tmp_path], frozenset({ContentKind.YARA}))
+    assert ".yar" in caught.value.hint

@@ -69,3 +69,18 @@ def test_no_text_breaks_the_reader(text):
         frame_of(WSMessage(WSMsgType.TEXT, text, None))
     except StanchError as error:
         assert error.code in {"invalid", "too-large"}  # noqa: PT017 - both outcomes are right
+
+
+def test_a_new_link_hears_who_waits():
+    """A task that waits says nothing more by itself: its last word is told again; what else was old is not."""
+    board = ProgressBoard()
+    board.put(ProgressFrame(task="a", done=1, paused="on order"))
+    board.put(ProgressFrame(task="b", done=1, paused="on order"))
+    assert len(board.take()) == 2
+    board.put(ProgressFrame(task="b", done=2))
+    board.begin()
+    assert [one.task for one in board.take()] == ["a"]
+    for number in range(MAX_PROGRESS + 10):
+        board.put(ProgressFrame(task=f"t{number}", done=0, paused="on order"))
+    board.begin()
+    assert len(board.take()) == MAX_PROGRESS

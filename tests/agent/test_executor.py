@@ -308,3 +308,18 @@ async def test_an_error_that_is_not_unicode_does_not_end_the_agent(machine: Mach
         assert (await agent.ended("tsk_1")).state is State.FAILED
         await agent.executor.accept(machine.server.order("tsk_2", "act", params={"key": "b"}))
         assert (await agent.ended("tsk_2")).state is State.DONE
+
+
+async def test_content_is_in_use_until_its_tasks_end(machine: Machine, script: Script) -> None:
+    """Of what runs and of what waits, after a restart too."""
+    script.behave["a"] = Hold()
+    async with machine.agent() as agent:
+        await agent.executor.accept(machine.server.order("tsk_1", "act", params={"key": "a", "content": ["apt"]}))
+        await agent.executor.accept(machine.server.order("tsk_2", "act", params={"key": "b", "content": ["more"]}))
+        await eventually(lambda: script.begun)
+        assert agent.executor.content_in_use() == {"apt", "more"}
+    script.behave.clear()
+    async with machine.agent() as agent:
+        await agent.ended("tsk_1")
+        await agent.ended("tsk_2")
+        await eventually(lambda: agent.executor.content_in_use() == frozenset())

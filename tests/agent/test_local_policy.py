@@ -49,6 +49,29 @@ def test_forbidden_and_allowed_actions(tmp_path: Path) -> None:
             ask(policy, name)
 
 
+@pytest.mark.parametrize("action", ["malware_scan", "critical_areas_scan"])
+def test_a_scan_is_no_way_around(tmp_path: Path, action: str) -> None:
+    """Who forbids quarantine or ending processes forbids a scan that is to do it with its finds, and no other."""
+    policy = policy_of(tmp_path, '[actions]\nforbid = ["quarantine"]\n')
+    ask(policy, action)
+    ask(policy, action, end_processes=True)
+    with pytest.raises(ForbiddenHere, match="besides") as refused:
+        ask(policy, action, quarantine=True)
+    assert refused.value.got == "quarantine"
+    policy = policy_of(tmp_path, f'[actions]\nallow = ["{action}", "quarantine"]\n')
+    ask(policy, action, quarantine=True)
+    with pytest.raises(ForbiddenHere, match="besides"):
+        ask(policy, action, end_processes=True)
+
+
+def test_quarantine_is_no_way_around(tmp_path: Path) -> None:
+    """Who forbids ending processes forbids to end those that run what is put away."""
+    policy = policy_of(tmp_path, '[actions]\nforbid = ["kill-process"]\n')
+    ask(policy, "quarantine", path=["/srv/a"])
+    with pytest.raises(ForbiddenHere, match="besides"):
+        ask(policy, "quarantine", path=["/srv/a"], end_processes=True)
+
+
 @pytest.mark.parametrize("text", [None, "", "[actions]\nallow = ['shell']\n", "[actions]\nenable = ['isolate']\n"])
 def test_the_shell_must_be_switched_on(tmp_path: Path, text: str | None) -> None:
     """Without a line that names it, file or no file, the shell is refused, and told how it would be switched on."""

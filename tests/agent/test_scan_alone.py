@@ -1,8 +1,15 @@
 """Scans without agent and server: their rules, their memory, and the real worker in one process with us."""
 
 import asyncio
+import ctypes
 import os
 import pwd
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +18,9 @@ from stanch.agent.host.scanner_worker import Worker
 from stanch.agent.scan_alone import _cache, base, materials, scan_alone
 from stanch.core.content import ContentKind
 from stanch.core.errors import Invalid
-from stanch.core.scanning import Area, Engine, Files, Finding, Limits, Scan, Tally
+from stanch.core.scanning import Area, Engine, Event, Files, Finding, Limits, Scan, Skip, SkipReason, Tally
 from stanch.core.types import EndpointPath
+from tests.mounts import inside, silent
 
 YARA = frozenset({ContentKind.YARA})
 
@@ -71,7 +79,7 @@ async def test_cancelling_kills_the_worker_at_once(tmp_path, rule, monkeypatch):
 def test_files_of_another_kind_are_invalid(tmp_path, rule):
     """What was got and what was expected is told."""
     (tmp_path / "hashes.txt").write_text("0" * 64)
-    with pytest.raises(Invalid, match="yara"):
+    with pytest.raises(Invalid, match="YARA rules"):
         materials([tmp_path / "hashes.txt"], YARA)
     assert [one.kind for one in materials([tmp_path], YARA)] == [ContentKind.YARA]
 
@@ -99,3 +107,89 @@ async def test_a_scan_that_is_broken_off_leaves_nothing_behind(tmp_path, rule):
     with pytest.raises(BrokenPipeError):
         await scan_alone(scan(rule, tmp_path / "look"), broken)
     assert [one.name for one in (tmp_path / "cache").iterdir() if one.name.startswith("learned-")] == []
+
+
+COMPILES = """
+import asyncio, sys
+from pathlib import Path
+from stanch.agent.scan_alone import materials, scan_alone
+from stanch.core.content import ContentKind
+from stanch.core.scanning import Area, Engine, Files, Limits, Scan
+from stanch.core.types import EndpointPath
+
+asyncio.run(scan_alone(Scan(
+    materials=materials([Path(sys.argv[1])], frozenset({ContentKind.YARA})),
+    files=Files(area=Area.CUSTOM, paths=(EndpointPath("/nowhere"),)),
+    engines=frozenset({Engine.YARA}),
+    limits=Limits(gentle=False),
+), lambda batch: print(batch, flush=True)))
+"""
+"""A scan by hand that says whatever comes."""
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_confined(pid: int) -> bool:
+    return "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
+
+
+@pytest.fixture
+def inherits():
+    """Processes without a parent become ours: we hear how they end."""
+    libc, subreaper = ctypes.CDLL(None), 36
+    assert libc.prctl(subreaper, ctypes.c_ulong(1), 0, 0, 0) == 0
+    yield
+    libc.prctl(subreaper, ctypes.c_ulong(0), 0, 0, 0)
+
+
+def until(what: Callable[[], bool]) -> None:
+    """Wait for it, a minute at most."""
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_worker_that_compiles_ends_with_whoever_started_it(tmp_path, inherits):
+    """Rules can take long, and until they are loaded it hears nothing: the kernel ends it, whatever it has given up."""
+    heavy = "".join(
+        f"rule r{n} {{ strings: $a = /a{n}[a-z]{{1,20}}(x|y|z){{1,9}}[0-9a-f]{{3,40}}q+/ condition: $a }}\n"
+        for n in range(40_000)
+    )
+    (tmp_path / "heavy.yar").write_text(heavy)
+    with subprocess.Popen([sys.executable, "-c", COMPILES, tmp_path / "heavy.yar"], stdout=subprocess.PIPE) as parent:
+        until(lambda: bool(children(parent.pid)))
+        [worker] = children(parent.pid)
+        until(lambda: is_confined(worker))
+        parent.kill()
+        said = parent.communicate()[0]
+    assert os.WTERMSIG(os.waitpid(worker, 0)[1]) == signal.SIGKILL
+    assert b"Loaded" not in said
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for mounts")
+def test_a_named_file_system_that_does_not_answer_is_told(tmp_path, rule, monkeypatch):
+    """To ask where a name leads may take for ever: the scan ends all the same, looks at the rest, and names it."""
+    monkeypatch.setattr("stanch.agent.host.scanner_parts.SECONDS", 0.5)
+    told = list[Event]()
+
+    @inside
+    def work() -> None:
+        (tmp_path / "look").mkdir()
+        (tmp_path / "look" / "bad").write_text("planted-MARK")
+        device = silent(tmp_path / "silent")
+        paths = tuple(EndpointPath(str(tmp_path / one)) for one in ("silent", "look"))
+        wanted = replace(scan(rule, tmp_path), files=Files(area=Area.CUSTOM, paths=paths))
+        try:
+            asyncio.run(scan_alone(wanted, told.extend))
+        finally:
+            os.close(device)
+
+    work()
+    skips = [one for one in told if isinstance(one, Skip)]
+    assert [(one.name, one.reason) for one in skips] == [(str(tmp_path / "silent"), SkipReason.HANGS)]
+    assert [one.rule for one in told if isinstance(one, Finding)] == ["planted"]
+    assert told[-1].skipped == {SkipReason.HANGS: 1}

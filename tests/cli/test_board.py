@@ -52,3 +52,11 @@ def test_lines_anywhere_else(order, capsys):
         board.take(event(order.tasks[0], done=1, total=2))
         board.take(event(order.tasks[0], state=State.DONE))
     assert capsys.readouterr() == ("", "web-01: running\nweb-01: done\n")
+
+
+def test_lines_say_who_waits_and_who_goes_on(order, capsys):
+    """Once for each change, with the reason and how far it is."""
+    with board_of(order) as board:
+        for paused in ("", "on order", "on order", ""):
+            board.take(event(order.tasks[0], done=5, unit="files", text="/srv", paused=paused))
+    assert capsys.readouterr().err == "web-01: paused (on order), 5 files /srv\nweb-01: goes on\n"

@@ -74,6 +74,7 @@ def test_lists_and_shows(run, rules):
     lines = run("content", "list").out.splitlines()
     assert lines[0].split() == ["CONTENT", "KIND", "VERSIONS", "NEWEST", "PUBLISHED", "ENDPOINTS", "REFUSED"]
     assert lines[1].split() == ["apt", "yara", "1", "1", "1", "2", "0"]
+    assert "2.0 KiB of at most 1.0 GiB, 1 of at most 100 names" in run("content", "list").out
     assert [one["name"] for one in run("content", "list", "--json").json] == ["apt"]
     assert "versions:" in run("content", "show", "apt").out
     assert run("content", "show", "apt", "--json").json["every"][0]["version"] == 1
@@ -120,3 +121,46 @@ def test_a_name_that_is_none_is_refused_before_anything_is_read(run, signed_in, 
     assert ended.code != 0
     assert "small letters" in ended.err
     assert signed_in.asked("POST /content") == []
+
+
+def test_a_server_that_tells_no_room(run, signed_in, rules):
+    """An older one: the list is shown all the same."""
+    run("content", "import", "apt", str(rules))
+    signed_in.tells_room = False
+    ended = run("content", "list")
+    assert ended.code == 0
+    assert "at most" not in ended.out
+
+
+def test_get(run, signed_in, rules, tmp_path, monkeypatch):
+    """The newest version, or one that is named; by default called as the file in it; nothing is replaced."""
+    run("content", "import", "apt", str(rules))
+    (rules / "b.yar").write_bytes(GOOD)
+    run("content", "import", "apt", str(rules))
+    into = tmp_path / "out"
+    assert run("content", "get", "apt", "-o", str(into), "--json").json["files"] == ["a.yar", "b.yar"]
+    assert (into / "a.yar").read_bytes() == GOOD
+    monkeypatch.chdir(tmp_path)
+    assert "a.yar" in run("content", "get", "apt", "--version", "1").out
+    assert (tmp_path / "a.yar").read_bytes() == GOOD
+    again = run("content", "get", "apt", "--version", "1")
+    assert again.code != 0
+    assert "--output" in again.err
+
+
+def test_prune(run, signed_in, rules, terminal):
+    """Shows what would go and why the rest stays; asks; and deletes."""
+    for text in (b"", b"// 2", b"// 3"):
+        (rules / "a.yar").write_bytes(GOOD + text)
+        run("content", "import", "apt", str(rules))
+    shown = run("content", "prune", "--keep", "1", "--dry-run")
+    assert "2 versions would be deleted" in shown.out
+    assert "kept: one of the newest" in shown.out
+    assert len(signed_in.content["apt"]) == 3
+    terminal("n")
+    assert run("content", "prune", "apt", "--keep", "1").code != 0
+    assert len(signed_in.content["apt"]) == 3
+    [done] = run("content", "prune", "apt", "--keep", "1", "--yes", "--json").json
+    assert [one["version"] for one in done["removed"]] == [2, 1]
+    assert len(signed_in.content["apt"]) == 1
+    assert "nothing to delete" in run("content", "prune", "--keep", "1").out

@@ -3,7 +3,7 @@
 import hashlib
 
 from stanch.cli.ioc_scan import switches_of
-from stanch.cli.scan_text import FOUND
+from stanch.cli.scan_text import FOUND, INCOMPLETE
 
 MARK = b"stanch-planted-MARK"
 IOC = """<?xml version="1.0" encoding="utf-8"?>
@@ -50,5 +50,8 @@ def test_a_document_that_is_switched_off_never_matches(run, planted):
     ended = run("ioc", "scan", "--no-gentle", "--path", "look", "a.ioc", "--only", "PortItem", "--json")
     assert ended.json["found"] == 0
     assert "switched off" in ended.out
+    assert ended.code == INCOMPLETE  # nothing could have been found: that is no clean bill
+    assert not ended.json["complete"]
+    assert "could have found anything" in ended.json["tally"]["why_incomplete"]
     assert switches_of(("PortItem",), ("PortItem",))["PortItem"] is False
     assert "PortItem" not in switches_of(("PortItem",), ())

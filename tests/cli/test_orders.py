@@ -2,7 +2,9 @@
 
 import pytest
 
-from stanch.core.rest import OrderCommon
+from stanch.core.rest import OrderCommon, TaskProgress
+from stanch.core.task import State
+from tests.client.stub import NOW
 
 
 @pytest.fixture
@@ -48,3 +50,23 @@ def test_undo_is_a_new_order(run, order):
 def test_an_unknown_order(run, signed_in):
     """What is not there ends with 5."""
     assert run("order", "show", "ord_9").code == 5
+
+
+def test_a_task_that_waits_says_so(run, order, signed_in):
+    """Paused, why, since when, how far it is and where; in the list too, and in JSON."""
+    told = TaskProgress(
+        done=120, total=500, unit="files", text="2 found, 1MiB, paused at /srv\x1b", paused="on order",
+        paused_since=NOW, at=NOW,
+    )  # fmt: skip
+    whole = signed_in.orders["ord_1"]
+    task = whole.tasks[0].model_copy(update={"state": State.RUNNING, "progress": told})
+    signed_in.orders["ord_1"] = whole.model_copy(
+        update={"tasks": (task, *whole.tasks[1:]), "paused": 1, "states": {State.RUNNING: 1}}
+    )
+    shown = run("order", "show", "ord_1").out
+    flat = " ".join(shown.split())
+    for text in ("paused", "on order since", "120 of 500 files", "2 found", "/srv", "1 running (1 paused)"):
+        assert text in flat
+    assert "\x1b" not in shown
+    assert run("order", "show", "ord_1", "--json").json["tasks"][0]["progress"]["paused"] == "on order"
+    assert "(1 paused)" in " ".join(run("orders").out.split())

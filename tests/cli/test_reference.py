@@ -37,6 +37,14 @@ def test_pages_are_written_repaired_and_removed(tmp_path):
     assert stale(tmp_path) == []
 
 
+def test_the_pages_are_made_once_however_many_are_stale(tmp_path, monkeypatch):
+    """Writing all of them from nothing asks for them a single time."""
+    asked = []
+    monkeypatch.setattr("stanch.cli.reference.all_pages", lambda: asked.append(1) or {"a.md": "a", "b/c.md": "c"})
+    write(tmp_path)
+    assert (len(asked), (tmp_path / "b/c.md").read_text()) == (1, "c")
+
+
 def test_check_writes_nothing(tmp_path):
     """--check fails, names what is stale, and leaves it so."""
     ended = CliRunner().invoke(reference, ["--check", str(tmp_path)])

@@ -1,10 +1,12 @@
 """Blocks are chosen by the types of fields."""
 
 import datetime as dt
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from stanch.actions.kill_process import Killed, Restarter
 from stanch.cli import render
@@ -76,6 +78,16 @@ def test_a_value_becomes_fields_notes_and_tables():
     }
     assert note == Note("Fetch it with: stanch evidence get evi_1")
     assert rows == Table(("number", "title"), (("1", "root"), ("22", "  child")), "leaves", frozenset({0}), tree=True)
+
+
+def test_what_is_for_programs_only_is_not_shown():
+    """A field with `repr=False`: an earlier name of another one, or a secret."""
+
+    class Two(Model):
+        new: int = 1
+        old: Annotated[int, Field(repr=False)] = 1
+
+    assert list(blocks(Two())) == [Fields((("new", "1"),))]
 
 
 def test_a_plan_is_shown_with_its_steps():

@@ -55,6 +55,14 @@ def test_the_exit_code_says_what_came_of_it(finds, complete, code):
     assert seen.exit_code == code
 
 
+def test_what_was_wanted_and_skipped_counts_and_what_was_left_out_does_not():
+    """By the rule that orders have, too."""
+    for reason, code in ((SkipReason.UNREADABLE, INCOMPLETE), (SkipReason.EXCLUDED, 0), (SkipReason.NOT_REGULAR, 0)):
+        seen = Seen()
+        seen.take([Tally(skipped={reason: 1})])
+        assert (seen.exit_code, seen.as_json(skipped=False)["looked_everywhere"]) == (code, not code)
+
+
 def test_a_scan_without_an_end_is_incomplete():
     """Whatever stopped it: nothing found says little then."""
     assert Seen().exit_code == INCOMPLETE
@@ -97,8 +105,9 @@ def test_the_progress_is_one_line():
     seen = Seen()
     seen.take([Advance(files=5, total=10, bytes=3 * 2**20, at="/usr\n/lib")])
     assert progress_line(seen) == "5 of 10 files, 3.0 MiB, /usr\\n/lib"
-    seen.take([Advance(files=6, paused=True, processes=2)])
-    assert progress_line(seen) == "6 files, 2 processes, waiting for others"
+    seen.take([Advance(files=6, paused=True, why="others wait for io", processes=2)])
+    expected = "6 files, 2 processes, waiting: others wait for io (--no-gentle does not wait)"
+    assert progress_line(seen) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,9 +125,10 @@ def test_an_interrupted_scan_tells_how_far_it_came():
     """Its numbers are those that were told until then, not zeros."""
     seen = Seen()
     seen.take([finding(), Skip(name="/x", reason=SkipReason.GONE), Advance(files=7, bytes=9)])
-    seen.interrupt()
+    seen.interrupt(90.0)
     told = seen.tally
     assert (told.files, told.bytes, told.findings, told.skipped) == (7, 9, 1, {SkipReason.GONE: 1})
+    assert told.seconds == 90.0
     assert not told.complete
 
 

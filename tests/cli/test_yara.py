@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-from stanch.cli.scan_text import FOUND
+import pytest
+
+from stanch.cli.scan_text import FOUND, INCOMPLETE
+from stanch.core.types import EndpointPath
 
 RULE = 'rule planted : demo { strings: $a = "stanch-planted-MARK" condition: $a }\n'
 MARK = b"stanch-planted-MARK"
@@ -31,6 +34,14 @@ def test_memory_of_a_process(run, planted):
     assert ended.json["tally"]["files"] == 0
 
 
+@pytest.mark.parametrize("named", [("--pid", "4194303"), ("--process", "nobody-here"), ("--process", "python3-nope")])
+def test_a_process_that_is_not_there(run, planted, named):
+    """Nothing found says nothing about it then: it is no clean bill."""
+    ended = run("yara", "scan", "--no-gentle", "--rules", "rule.yar", *named)
+    assert ended.code == INCOMPLETE
+    assert f"INCOMPLETE: not looked at: process {named[1]}" in ended.out
+
+
 def test_a_folder_of_rules(run, planted):
     """Every file of rules in it counts; what is none is left out."""
     (planted / "rules").mkdir()
@@ -47,3 +58,22 @@ def test_rules_that_all_are_wrong_are_invalid(run, planted):
     ended = run("yara", "scan", "--no-gentle", "--rules", "rule.yar", "--path", "look", "--json")
     assert ended.code == 2
     assert "nowhere" in ended.json["error"]["got"]
+
+
+def test_what_starts_by_itself_is_looked_at(run, planted, monkeypatch):
+    """As the order does: beside the places that are named, and never with an area."""
+
+    async def starting():
+        return [EndpointPath("/etc/crontab")]
+
+    monkeypatch.setattr("stanch.agent.scan_alone.autoruns", starting)
+    ended = run("yara", "scan", "--rules", "rule.yar", "--autoruns", "--path", "look", "--dry-run")
+    assert ended.code == 0
+    assert "Look at files: /etc/crontab" in ended.out
+    assert f"Look at files: {planted / 'look'}" in ended.out
+    alone = run("yara", "scan", "--rules", "rule.yar", "--autoruns", "--dry-run").out
+    assert "Look at files: /etc/crontab" in alone
+    assert "every local file system" not in alone
+    wrong = run("yara", "scan", "--rules", "rule.yar", "--autoruns", "--area", "system")
+    assert wrong.code == 2
+    assert "area of its own" in wrong.err

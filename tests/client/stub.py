@@ -42,7 +42,18 @@ from stanch.core.rest import (
     TaskEvent,
     TaskView,
 )
-from stanch.core.rest_content import ContentDetail, Imported, Lint, Publication, VersionDetail, VersionView
+from stanch.core.rest_content import (
+    ContentDetail,
+    ContentRoom,
+    Imported,
+    KeptVersion,
+    Lint,
+    Prune,
+    Pruned,
+    Publication,
+    VersionDetail,
+    VersionView,
+)
 from stanch.core.rest_evidence import EvidenceVerdict, EvidenceView, Preview
 from stanch.core.rest_uploads import UploadPage, UploadView
 from stanch.core.settings import GroupSettings
@@ -136,6 +147,10 @@ class Stub:
     """`GET /whoami` to a foreign answer."""
     uploads: dict[str, UploadView] = field(default_factory=dict)
     content: dict[str, list[tuple[VersionDetail, bytes]]] = field(default_factory=dict)
+    tells_room: bool = True
+    """As servers do that know of it."""
+    other_pack: bytes = b""
+    """Sent instead of any pack."""
     """By name; the oldest first."""
     published: dict[str, int] = field(default_factory=dict)
     """The version that is current for everybody."""
@@ -525,6 +540,11 @@ def _content(stub: Stub, rest: list[str], request: Request, body: dict) -> Respo
         case ["versions", number] if request.method == "DELETE":
             stub.content[name] = [one for one in stub.content[name] if one[0].version != int(number)]
             return Response(status_code=204)
+        case ["versions", number, "pack"]:
+            data = next(data for one, data in stub.content[name] if one.version == int(number))
+            return Response(stub.other_pack or data, media_type="application/octet-stream")
+        case ["prune"]:
+            return _dumped(_pruned(stub, name, Prune.model_validate(body)))
         case ["versions", number]:
             return _dumped(next(one for one, _ in stub.content[name] if one.version == int(number)))
         case ["publish"]:
@@ -534,6 +554,27 @@ def _content(stub: Stub, rest: list[str], request: Request, body: dict) -> Respo
         case ["rollback"]:
             stub.published[name] -= 1
     return _dumped(_content_view(stub, name))
+
+
+def _content_room(stub: Stub) -> Response:
+    if not stub.tells_room:
+        raise NotFound("There is nothing at this path")
+    few = {"names": len(stub.content), "versions": 2, "bytes": 2048}
+    return _dumped(ContentRoom(**few, most_names=100, most_versions=500, most_bytes=2**30))
+
+
+def _pruned(stub: Stub, name: str, wanted: Prune) -> Pruned:
+    every = [VersionView.model_validate(one.model_dump()) for one, _ in reversed(stub.content[name])]
+    kept, going = every[: wanted.keep], every[wanted.keep :]
+    if not wanted.dry_run:
+        stub.content[name] = stub.content[name][-wanted.keep :]
+    return Pruned(
+        content=name,
+        dry_run=wanted.dry_run,
+        removed=tuple(going),
+        kept=tuple(KeptVersion(version=one.version, why="one of the newest") for one in kept),
+        freed=sum(one.size for one in going),
+    )
 
 
 def _content_view(stub: Stub, name: str) -> ContentDetail:
@@ -602,6 +643,7 @@ _ROUTES = {
     "detections": lambda stub, _rest, request, _body: _detections(stub, request),
     "audit": lambda stub, rest, request, _body: _audit(stub, rest, request),
     "content": _content,
+    "content-room": lambda stub, _rest, _request, _body: _content_room(stub),
     "uploads": lambda stub, rest, request, _body: _uploads(stub, rest, request),
     "evidence": lambda stub, rest, request, _body: _evidence(stub, rest, request),
 }

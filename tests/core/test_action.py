@@ -205,6 +205,13 @@ def test_wrong_parameters_are_named(raw: dict[str, Any], field: str) -> None:
     assert field in str(raised.value)
 
 
+def test_a_result_may_tell_more_than_is_known() -> None:
+    """A newer agent's fields are left out, at any depth; a newer order's parameter is refused by its name."""
+    assert NUDGE.parse_result({"changed": True, "newer": {"x": 1}}) == Nudged(changed=True)
+    with pytest.raises(Invalid, match="newer"):
+        NUDGE.parse({"pid": 5, "newer": 1})
+
+
 def test_a_result_of_another_type_is_invalid() -> None:
     """An endpoint that answers something else is not believed."""
     with pytest.raises(Invalid):

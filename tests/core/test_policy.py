@@ -140,3 +140,15 @@ def test_only_an_administrator_administers() -> None:
     """Accounts and enrolment are in one role."""
     for permission in (Permission.ADMINISTER, Permission.ENROL):
         assert [role for role in Role if principal(role).can(permission)] == [Role.ADMINISTRATOR]
+
+
+def test_what_is_refused_is_named_in_words() -> None:
+    """Whoever is refused reads what he may not do, as people say it, for every permission."""
+    nobody = Principal(name="bob", roles=(), origin=Origin.CLI)
+    said = set()
+    for permission in Permission:
+        with pytest.raises(Denied) as refused:
+            nobody.require(permission)
+        said.add(refused.value.message)
+    assert len(said) == len(Permission)
+    assert "bob may not import, publish or remove content" in said

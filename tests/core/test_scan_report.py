@@ -5,12 +5,14 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
+from stanch.actions import load
 from stanch.core import scan_report
 from stanch.core.content import ContentKind
+from stanch.core.errors import ActionFailed
 from stanch.core.scan_report import IN_DETECTION, Report, Scanned
 from stanch.core.scanning import Advance, Event, Line, Loaded, Scan, Skip, SkipReason, Tally
 from tests.fakes.host import FakeEndpoint
-from tests.fakes.scanner import finding
+from tests.fakes.scanner import FakeScanner, finding
 
 
 async def reported(endpoint: FakeEndpoint) -> Report:
@@ -49,6 +51,17 @@ async def test_rows_that_nobody_can_keep_make_it_incomplete(monkeypatch: pytest.
     assert [one.name for one in result.skips] == ["/x"]
 
 
+async def test_large_rows_are_not_all_held() -> None:
+    """Finds of many kilobytes: no more of them stay in memory than the answer can tell, and all are evidence."""
+    endpoint = FakeEndpoint()
+    large = finding("/tmp/x").model_copy(update={"title": "t" * 4000, "why": (Line(text="w" * 4000),) * 20})
+    endpoint.scanner.finds = [large] * 300
+    report = await reported(endpoint)
+    result = Scanned(**report.told())
+    assert len(result.findings) <= len(report.findings) < 20 + len(result.findings)
+    assert (result.found, len(result.findings_evidence)) == (300, 3)
+
+
 async def test_skips_are_counted_even_without_a_tally() -> None:
     """If the scanner ends without its numbers, what was seen of them counts."""
     endpoint = FakeEndpoint()
@@ -56,6 +69,26 @@ async def test_skips_are_counted_even_without_a_tally() -> None:
     endpoint.scanner.tally = Tally(complete=False, why_incomplete="died")
     result = Scanned(**(await reported(endpoint)).told())
     assert [(one.reason, one.count) for one in result.skipped] == [("gone", 1)]
+
+
+@pytest.mark.parametrize(
+    ("tally", "everywhere"),
+    [
+        (Tally(), True),
+        (Tally(skipped={SkipReason.EXCLUDED: 2, SkipReason.TOO_LARGE: 1}), True),
+        (Tally(skipped={SkipReason.UNREADABLE: 1}), False),
+        (Tally(complete=False), False),
+    ],
+)
+async def test_an_order_says_by_the_rule_of_a_scan_by_hand_whether_all_was_looked_at(
+    tally: Tally,
+    everywhere: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A boot sector that cannot be read does not pass for one that is clean."""
+    endpoint = FakeEndpoint()
+    endpoint.scanner.tally = tally
+    result = Scanned(**(await reported(endpoint)).told())
+    assert (result.looked_everywhere, result.complete) == (everywhere, tally.complete)
 
 
 async def test_material_says_what_counts() -> None:
@@ -69,6 +102,7 @@ async def test_material_says_what_counts() -> None:
 async def test_a_detection_is_bounded() -> None:
     """A rule that matches everywhere fills no detection: the first finds, without their strings, and the number."""
     endpoint = FakeEndpoint()
+    endpoint.evidence.part = 2**20
     why = tuple(Line(text="x" * 4000) for _ in range(200))
     endpoint.scanner.finds = [finding(f"/{n}", rule="y" * 4000).model_copy(update={"why": why}) for n in range(50)]
     await reported(endpoint)
@@ -89,9 +123,10 @@ async def test_nothing_found_tells_nothing() -> None:
 async def test_people_are_told_when_it_waits() -> None:
     """A scan that backs off says so, instead of standing still."""
     endpoint = FakeEndpoint()
-    endpoint.scanner.advance = Advance(files=3, bytes=2**20, paused=True, at="/x")
+    endpoint.scanner.advance = Advance(files=3, bytes=2**20, paused=True, why="on order", at="/x")
     await reported(endpoint)
-    assert endpoint.progress.told == [(3, None, "files", "1MiB, waiting")]
+    assert endpoint.progress.told == [(3, None, "files", "1MiB, paused at /x")]
+    assert endpoint.progress.paused == "on order"
 
 
 async def test_a_scan_that_is_cut_short_tells_its_finds() -> None:
@@ -150,3 +185,30 @@ async def test_a_named_process_that_does_not_run_makes_it_incomplete() -> None:
     report = Report(host=endpoint.host, detection="yara-found")
     await report.run(Scan(memory=True, names=("sshdd",)))
     assert Scanned(**report.told()).why_incomplete == "Not looked at: no process is called sshdd"
+
+
+@pytest.mark.parametrize("error", [ActionFailed("it died"), asyncio.CancelledError()])
+async def test_a_scan_that_is_cut_short_keeps_what_it_found(error: BaseException) -> None:
+    """Whatever ends it: its finds are told as the result of the task, which says that it is not complete."""
+    endpoint = FakeEndpoint()
+
+    class Dies(FakeScanner):
+        async def scan(self, scan: Scan) -> AsyncGenerator[Sequence[Event], None]:
+            yield [Advance(files=7, bytes=70)]
+            yield [finding("/evil")]
+            raise error
+
+    endpoint.scanner = Dies()
+    with pytest.raises(type(error)):
+        await reported(endpoint)
+    kept = endpoint.journal.partial
+    assert isinstance(kept, Scanned)
+    assert (kept.found, kept.files, kept.bytes, kept.complete) == (1, 7, 70, False)
+    assert "did not come to its end" in kept.why_incomplete
+
+
+def test_what_is_new_inside_a_row_is_left_out() -> None:
+    """Of closed models too, which a result holds."""
+    raw = {"found": 0, "complete": True, "skipped": [{"reason": "gone", "count": 1, "newer": 2}], "newer": []}
+    parsed = load().find("yara_scan").parse_result(raw)
+    assert [(one.reason, one.count) for one in parsed.skipped] == [("gone", 1)]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from stanch.core.types import Glob, Mode, Size, parse_size, show_mode, show_size
+from stanch.core.types import Exclusion, Glob, Mode, Size, parse_size, show_mode, show_size
 
 
 def parse(kind: Any, value: object) -> Any:
@@ -63,6 +63,20 @@ def test_what_is_no_pattern_is_refused(wrong: object) -> None:
     """A path is no pattern, a pattern is absolute, and ** stands alone."""
     with pytest.raises(ValidationError):
         parse(Glob, wrong)
+
+
+@pytest.mark.parametrize("one", ["/tmp/*", "/var/lib/docker", "/var/lib/docker/", "/a/[*]", "/**/x", r"/a\xff"])
+def test_what_is_left_out_is_a_path_or_a_pattern(one: str) -> None:
+    """A folder is named as it is; what was a pattern before stays one."""
+    assert parse(Exclusion, one) == one
+    assert isinstance(parse(Exclusion, one), Exclusion)
+
+
+@pytest.mark.parametrize("wrong", ["/", "//.", "tmp", "/a/../b", "/a**/b", "/tmp\0", "/" + "a" * 5000, 7])
+def test_what_would_leave_out_all_or_nothing_is_refused(wrong: object) -> None:
+    """The root is everything; a way up is never met on the way down."""
+    with pytest.raises(ValidationError):
+        parse(Exclusion, wrong)
 
 
 @given(st.integers(0, 2**63 - 1))

@@ -36,6 +36,21 @@ def test_unknown_and_wrong_fields_are_refused(body):
         order_body(do_everything).model_validate(body)
 
 
+def test_what_is_said_of_an_action_is_made_once() -> None:
+    """A server that starts again in the same process, as tests do, makes no type and no schema a second time."""
+    assert order_body(do_nothing) is order_body(do_nothing)
+    assert action_view(do_nothing) is action_view(do_nothing)
+
+
+def test_an_order_keeps_the_descriptions_of_every_order() -> None:
+    """The fields that all orders have are described in the body of each, and `params` by its action's name."""
+    fields = order_body(do_nothing).model_fields
+    assert {name: fields[name].description for name in OrderCommon.model_fields} == {
+        name: info.description for name, info in OrderCommon.model_fields.items()
+    }
+    assert fields["params"].description == "Parameters of do_nothing."
+
+
 def test_bodies_have_names_of_their_own():
     """Two actions never share a schema name."""
     names = [order_body(one).__name__ for one in load().values()]

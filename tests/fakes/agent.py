@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from joserfc.jwk import OKPKey
+from pydantic import Field
 
 from stanch.agent.carrier import Bounds
 from stanch.agent.clock import AgentClock
@@ -107,6 +108,9 @@ class Deed(Params):
 
     path: EndpointPath | None = None
     """Some path."""
+
+    content: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=10)] = ()
+    """What it scans with."""
 
 
 class Did(Result):

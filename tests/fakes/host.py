@@ -15,6 +15,7 @@ from typing import Any
 from stanch.core.evidence import Source
 from stanch.core.exclusion import Exclusion, Opening, Profile, fixed_networks, openings
 from stanch.core.host import Effect, Host, Record
+from stanch.core.model import Model
 from stanch.core.network import Block, IsolationRules, IsolationState, KernelIsolation, Peer, Resolved, Socket
 from stanch.core.settings import GroupSettings
 from stanch.core.types import AnyAddress, EvidenceRef
@@ -274,10 +275,15 @@ class FakeJournal:
     records: list[dict[str, Any]] = field(default_factory=list)
     """Everything that was recorded, in order."""
     earlier: Record | None = None
+    partial: Model | None = None
+    """What would be told if the task failed now."""
 
     async def record(self, record: Record) -> None:
         self.life.step("journal.record")
         self.records.append(dict(record))
+
+    def keep(self, partial: Model) -> None:
+        self.partial = partial
 
     def recorded(self) -> Record | None:
         return self.earlier
@@ -360,9 +366,12 @@ class FakeProgress:
     """Remembers what people were told."""
 
     told: list[tuple[int, int | None, str, str]] = field(default_factory=list)
+    paused: str = ""
+    """Why it waits, as it was told last."""
 
-    def __call__(self, done: int, total: int | None, unit: str, text: str = "") -> None:
+    def __call__(self, done: int, total: int | None, unit: str, text: str = "", *, paused: str = "") -> None:
         self.told.append((done, total, unit, text))
+        self.paused = paused
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The tree of files that the house rules are about, parsed once."""
 
 import ast
+import gc
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,7 +65,13 @@ class Source:
     @cached_property
     def tree(self) -> ast.Module:
         """Its syntax tree."""
-        return ast.parse(self.text, str(self.path))
+        # Every tree is kept: the collector would walk through all of them again at each further file, and free nothing.
+        gc.disable()
+        try:
+            return ast.parse(self.text, str(self.path))
+        finally:
+            gc.freeze()
+            gc.enable()
 
     @cached_property
     def functions(self) -> tuple[Function, ...]:

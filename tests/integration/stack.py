@@ -24,7 +24,7 @@ from stanch.server.clock import utc_now
 from stanch.server.main import Running, running
 from stanch.server.settings import Settings
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
 T = TypeVar("T")
 
 

@@ -22,7 +22,7 @@ from stanch.demo.responder import STANCH, monotonic_of
 from stanch.demo.scene import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS
 from stanch.demo.stage import AGENT_PLACES, GATEWAY_PORT, Stage
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.long]
 
 LASTS = 40
 AGE = 1.0

@@ -14,7 +14,7 @@ from stanch.demo.responder import monotonic_of
 from stanch.demo.scene import CLIENT, FORBIDDEN, READ_SECONDS, RESUME_SECONDS
 from stanch.demo.stage import GATEWAY_PORT, Stage
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.long]
 
 ISOLATED_SECONDS = 12
 CONFIRM_SECONDS, KERNEL_SECONDS = 60, 75

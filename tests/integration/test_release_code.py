@@ -16,7 +16,7 @@ from stanch.demo.scene import READ_SECONDS
 from stanch.demo.stage import AGENT_PLACES, Stage
 from tests.integration.test_isolation import client_came_back, heard
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.long]
 
 
 NOBODY = 65_534

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from stanch.core.errors import Conflict, Denied, Invalid, NotFound, UnknownAction
-from stanch.core.frames import Report
+from stanch.core.frames import ProgressFrame, Report
 from stanch.core.policy import Role
 from stanch.core.rest import OrderCommon
 from stanch.core.task import State
@@ -296,3 +296,44 @@ async def test_an_id_means_one_endpoint_only(parts):
     await parts.add_endpoints("web", "end_web")
     view = await parts.orders.submit(principal(), "release", {}, OrderCommon(endpoints=("end_web",)))
     assert [one.endpoint for one in view.tasks] == ["end_web"]
+
+
+async def test_a_failed_task_keeps_what_it_has_found(parts):
+    """A partial result stands beside the error; one of another type is left out, and the error still counts."""
+    await parts.add_endpoints("web", "db")
+    view = await order(parts, endpoints=("end_web", "end_db"))
+    await send(parts, view)
+    tasks = {one.endpoint: one.id for one in view.tasks}
+    error = {"code": "timed-out", "message": "It was stopped at its limit"}
+    for endpoint, result in (("end_web", {**RELEASED, "newer": 1}), ("end_db", {"changed": "<script>"})):
+        await parts.orders.report(endpoint, [report(tasks[endpoint], State.FAILED, result=result, error=error)])
+    kept, refused = [await parts.orders.task(tasks[one]) for one in ("end_web", "end_db")]
+    assert (kept.state, kept.result, kept.error.code) == (State.FAILED, RELEASED, "timed-out")
+    assert (refused.state, refused.result, refused.error.code) == (State.FAILED, None, "timed-out")
+
+
+async def test_a_newer_agent_may_tell_more(parts):
+    """A field that this server does not know is left out; the task is done."""
+    await parts.add_endpoints("web")
+    view = await order(parts)
+    await send(parts, view)
+    await parts.orders.report("end_web", [report(view.tasks[0].id, result={**RELEASED, "newer": {"x": [1]}})])
+    task = await parts.orders.task(view.tasks[0].id)
+    assert (task.state, task.result) == (State.DONE, RELEASED)
+
+
+async def test_progress_is_shown_until_the_end(parts):
+    """How far it is and why it waits, with the task, its order and in the list; nothing once it is over."""
+    await parts.add_endpoints("web")
+    view = await order(parts)
+    await send(parts, view)
+    task = view.tasks[0].id
+    parts.orders.progress.put(view.id, ProgressFrame(task=task, done=3, unit="files", text="/x", paused="on order"))
+    shown = await parts.orders.get(view.id)
+    assert (shown.paused, shown.tasks[0].progress.done, shown.tasks[0].progress.paused) == (1, 3, "on order")
+    assert (await parts.orders.task(task)).progress.text == "/x"
+    assert [one.paused for one in (await parts.orders.list())[0]] == [1]
+    await parts.orders.report("end_web", [report(task)])
+    assert (await parts.orders.task(task)).progress is None
+    assert parts.orders.progress.of(task) is None
+    assert [one.paused for one in (await parts.orders.list())[0]] == [0]

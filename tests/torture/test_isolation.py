@@ -37,6 +37,7 @@ def played(template: Template, tmp_path: Path, *moves: Move) -> dict:
     return play(1, moves, template, tmp_path / "sequence", 0.25)
 
 
+@pytest.mark.long
 def test_many_sequences_leak_nothing_and_strand_nobody():
     """The last line says so, and the exit status too."""
     done = subprocess.run(
@@ -89,6 +90,7 @@ def test_what_cannot_be_made_is_said():
     assert all(": " in one for one in left_out)
 
 
+@pytest.mark.long
 def test_one_sequence_is_played_by_its_seed_and_told_as_json():
     """One object for the sequence, and the last line."""
     done = subprocess.run(
@@ -105,6 +107,7 @@ def _below(pid: int) -> Iterator[int]:
         yield from _below(child)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_behind_however_it_ends(how: signal.Signals, tmp_path: Path):
     """Every process of it is gone soon after the program itself, and its folder, unless it was killed."""
@@ -115,7 +118,7 @@ def test_nothing_is_left_behind_however_it_ends(how: signal.Signals, tmp_path: P
             born = {pid: found.started for pid in _below(program.pid) if (found := status_of(pid))}
         finally:
             os.kill(program.pid, how)
-        program.communicate(timeout=30)
+        program.communicate(timeout=120)
     assert wait_until(lambda: not any(_lives(pid, started) for pid, started in born.items()), within=30)
     assert how is signal.SIGKILL or list(tmp_path.iterdir()) == []
 

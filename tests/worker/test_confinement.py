@@ -1,46 +1,20 @@
 """What the worker can no longer do once it is confined: tried in a real process."""
 
-import json
 import os
 import platform
-import subprocess
-import sys
 
 import pytest
 
 from stanch.worker.confinement import DONE
 from stanch.worker.sandbox_filter import MACHINES
+from tests.worker.confined import tried_in
 
 FILTERED = platform.machine() in MACHINES
 
 
 def tried(what: str, *, without: str = "", before: str = "") -> tuple[dict[str, str], str]:
-    """How a fresh process was confined, and what came of a line of Python in it afterwards.
-
-    `without` names the measures that are left out: each of the others must do by itself. `before` is done first.
-    """
-    program = f"""
-import ctypes, json, mmap, os, signal, socket, subprocess, sys, threading
-from stanch.worker import confinement
-for name in {without.split()!r}:
-    setattr(confinement, name, lambda *_: None)
-libc = ctypes.CDLL(None, use_errno=True)
-{before}
-told = confinement.confine()
-try:
-    {what}
-    came = "done"
-except BaseException as error:
-    came = type(error).__name__
-os.write(1, json.dumps([told, came]).encode())
-os._exit(0)
-"""
-    ended = subprocess.run(
-        [sys.executable, "-I", "-c", program], env={}, cwd="/", capture_output=True, check=False, timeout=30
-    )
-    assert ended.returncode == 0, (ended.returncode, ended.stderr)
-    told, came = json.loads(ended.stdout)
-    return told, came
+    """What came of a line of Python in a process that was confined."""
+    return tried_in("stanch.worker.confinement.confine()", what, without=without, before=before)
 
 
 FORBIDDEN = {
@@ -118,17 +92,7 @@ def test_root_becomes_nobody_without_a_network() -> None:
 
 def test_a_measure_that_fails_is_told_and_the_next_one_taken() -> None:
     """A kernel that lacks one of them is no reason to leave out the others."""
-    lacking = "confinement._call = lambda *_: (_ for _ in ()).throw(OSError(38, 'not there'))"
-    program = f"""
-import json, os
-from stanch.worker import confinement
-{lacking}
-os.write(1, json.dumps(confinement.confine()).encode())
-os._exit(0)
-"""
-    ended = subprocess.run(
-        [sys.executable, "-I", "-c", program], env={}, cwd="/", capture_output=True, check=False, timeout=30
-    )
-    told = json.loads(ended.stdout)
+    lacking = "confining._call = lambda *_: (_ for _ in ()).throw(OSError(38, 'not there'))"
+    told, _ = tried("pass", before=lacking)
     assert told["landlock"] == "not there"
     assert told["limits"] == DONE

@@ -6,16 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.worker.sandbox_filter import MACHINES, Machine, program
+from stanch.worker.sandbox_filter import MACHINES, SCANNING, Machine, program, scanning_program
 
 ALLOW, KILL, EPERM = 0x7FFF0000, 0x80000000, 0x00050001
 MANY = st.integers(0, 2**32 - 1)
 
 
 def verdict(machine: Machine, number: int, *, architecture: int, third: int = 0) -> int:
-    """What the kernel would do with a system call: the six instructions that the filter uses, by their manual."""
-    data = struct.pack("=IIQQQQ", number, architecture, 0, 0, 0, third)
-    code = list(struct.iter_unpack("=HBBI", program(machine)))
+    """What the kernel would do with a system call of a worker."""
+    return verdict_of(program(machine), number, architecture, (0, 0, third))
+
+
+def verdict_of(program_: bytes, number: int, architecture: int, arguments: tuple[int, int, int]) -> int:
+    """The six instructions that the filters use, by their manual."""
+    data = struct.pack("=IIQQQQ", number, architecture, 0, *arguments)
+    code = list(struct.iter_unpack("=HBBI", program_))
     at, value = 0, 0
     while True:
         kind, yes, no, constant = code[at]
@@ -71,3 +76,37 @@ def test_no_call_is_listed_that_reaches_outside() -> None:
     }
     for name, machine in MACHINES.items():
         assert not outside[name] & {*machine.allowed, *machine.mapping}
+
+
+CLONE_THREAD, SIGCHLD = 0x10000, 17
+FORK = 0x1200000 | SIGCHLD
+ARGUMENTS = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2, 4, 8, 15, SIGCHLD, 22, 38, CLONE_THREAD, FORK])
+
+
+def scanning_verdict(name: str, number: int, arguments: tuple[int, int, int], *, forks: bool) -> int:
+    """The same of a worker that scans."""
+    code = scanning_program(MACHINES[name], SCANNING[name], messages=True, forks=forks)
+    return verdict_of(code, number, MACHINES[name].audit, arguments)
+
+
+@pytest.mark.parametrize("name", SCANNING)
+@given(number=st.integers(0, 500), arguments=st.tuples(ARGUMENTS, ARGUMENTS, ARGUMENTS))
+def test_who_may_fork_may_nothing_else(name: str, number: int, arguments: tuple[int, int, int]) -> None:
+    """But to end with its parent, and to take another filter: all other calls are answered as without it."""
+    first, scanning = arguments[0] & 0xFFFFFFFF, SCANNING[name]
+    with_, without = (scanning_verdict(name, number, arguments, forks=forks) for forks in (True, False))
+    if (number == scanning.clone and first in {SIGCHLD, FORK}) or (number == scanning.prctl and first in {1, 22}):
+        assert (with_, without) == (ALLOW, EPERM)
+    else:
+        assert with_ == without
+
+
+@pytest.mark.parametrize("name", SCANNING)
+def test_each_call_that_forks_need_gets_through_until_it_is_sealed(name: str) -> None:
+    """A namespace of its own, or memory in common, is no fork; another option of prctl is refused."""
+    clone, prctl = SCANNING[name].clone, SCANNING[name].prctl
+    asked = [*((clone, one) for one in (SIGCHLD, FORK)), *((prctl, one) for one in (1, 22))]
+    others = [*((clone, FORK | one) for one in (0x100, 0x20000000, 0x10000000)), *((prctl, one) for one in (4, 8, 24))]
+    assert {scanning_verdict(name, number, (one, 0, 0), forks=True) for number, one in asked} == {ALLOW}
+    assert {scanning_verdict(name, number, (one, 0, 0), forks=False) for number, one in asked} == {EPERM}
+    assert {scanning_verdict(name, number, (one, 0, 0), forks=True) for number, one in others} == {EPERM}

@@ -10,7 +10,7 @@ from stanch.core.host import Host
 from stanch.core.malware import Hunt, Hunted, hunt, plan_hunt, verify_hunt
 from stanch.core.scan_scope import LARGEST
 from stanch.core.scanning import Area, Files
-from stanch.core.types import Glob, Size, hours
+from stanch.core.types import Exclusion, Size, hours
 
 
 class CriticalAreasScan(Hunt):
@@ -19,8 +19,8 @@ class CriticalAreasScan(Hunt):
     memory: bool = True
     """Look into the memory of processes, too."""
 
-    exclude: Annotated[tuple[Glob, ...], Field(max_length=1000)] = ()
-    """What to leave out, with everything below."""
+    exclude: Annotated[tuple[Exclusion, ...], Field(max_length=1000)] = ()
+    """What to leave out, with everything below: a path or a pattern."""
 
     max_file_size: Annotated[Size, Field(ge=1, le=2**50)] = LARGEST
     """Skip larger files, and tell them."""

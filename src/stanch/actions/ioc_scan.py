@@ -56,7 +56,8 @@ class IocScan(Scope):
     """Do not look at these documents: their terms never match."""
 
     hint: Annotated[str, Field(max_length=1000)] = ""
-    """A regular expression: look only at files, and programs of processes, whose whole path it finds."""
+    """A regular expression: of files, folders and links, look only at those whose whole path it finds. Processes, ports
+    and the like are looked at all the same."""
 
 
 def _switches(params: IocScan) -> dict[str, bool]:

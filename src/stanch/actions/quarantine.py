@@ -81,6 +81,10 @@ class Quarantine(Selection):
     keep_original: bool = False
     """Take a copy only, and leave the file where it is."""
 
+    def does_also(self) -> tuple[str, ...]:
+        """Ending processes has an action of its own."""
+        return ("kill_process",) if self.end_processes else ()
+
 
 class QuarantinedFile(Model):
     """A file that is in the vault now."""

@@ -123,7 +123,7 @@ async def yara_scan(host: Host, params: YaraScan) -> Scanned:
     cancelled, and goes on after a restart of the agent.
     """
     files, memory = await _files(host, params), _looks_into_memory(params)
-    named = frozenset([*params.path, *(f"process {one}" for one in params.pid)])
+    named = frozenset([*params.path, *(f"process {one}" for one in (*params.pid, *params.process))])
     report = Report(host=host, detection="yara-found", unit="processes" if files is None else "files", named=named)
     limits = Limits(
         per_object=params.per_object, findings=params.max_findings, rules=params.max_rules, gentle=params.gentle

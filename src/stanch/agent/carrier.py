@@ -289,6 +289,7 @@ class Carrier:
 
     async def _finish(self, running: Running, outcome: Outcome) -> None:
         """Put the outcome on the disk, however long the disk refuses: the report must not be lost while we live."""
+        outcome = outcome.beside(running.journal.partial, most=attempt.MAX_RESULT_BYTES)
         delay = 1.0
         while True:
             try:

@@ -6,7 +6,7 @@ then used by scans. One that does not load never replaces one that does.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -42,6 +42,8 @@ MAX_WHY = 2000
 
 DAMAGED = "what was there was damaged on the disk"
 NOT_LOADED = "content-not-loaded"
+LOADED = "content-loaded"
+"""What was not loaded before, and now is: otherwise the server would count it as refused for ever."""
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +99,8 @@ class AgentContent:
         self._tell = tell
         self._trial = trial
         self._turn = asyncio.Lock()
+        self.in_use: Callable[[], Collection[str]] = frozenset
+        """Names that tasks scan with, which may be resumed after a restart: they stay until those tasks end."""
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ class AgentContent:
     def _next_step(self, done: set[str], *, again: bool) -> tuple[str, PackRef | None] | None:
         """The next name that is not as it should be: what goes comes first, to make room."""
         wanted = {one.name: one for one in self.wanted()}
-        for name in sorted(self._store.state.packs.keys() - wanted.keys() - done):
+        for name in sorted(self._store.state.packs.keys() - wanted.keys() - done - frozenset(self.in_use())):
             return name, None
         for name, ref in sorted(wanted.items()):
             entry = self._store.current(name)
@@ -193,6 +197,11 @@ class AgentContent:
             if not as_wanted and name not in done and (again or not self._store.why_refused(ref)):
                 return name, ref
         return None
+
+    def waits(self) -> bool:
+        """Is something still here, only since a task scans with it?"""
+        wanted = {one.name for one in self.wanted()}
+        return any(name not in wanted for name in self._store.state.packs)
 
     async def _drop(self, name: str) -> Updated:
         before = self._store.current(name)
@@ -203,6 +212,7 @@ class AgentContent:
     async def _bring(self, ref: PackRef) -> Updated:
         before = self._store.current(ref.name)
         had = before.version if before is not None else None
+        refused = self._store.why_refused(ref)
         try:
             tried = await self._brought(ref, before)
         except (StanchError, OSError) as error:
@@ -210,6 +220,8 @@ class AgentContent:
             if isinstance(error, Invalid):  # of these very bytes: they will not be better next time
                 await self._refuse(ref, why, had)
             return Updated(name=ref.name, before=had, after=had, refused=ref.version, why=why)
+        if refused:
+            await self._tell(LOADED, {"name": ref.name, "loaded": ref.version, "sha256": ref.sha256})
         return Updated(name=ref.name, before=had, after=ref.version, why=tried.why if tried.problems else "")
 
     async def _brought(self, ref: PackRef, before: Entry | None) -> Tried:
@@ -289,7 +301,7 @@ class ContentUpdates:
         except (StanchError, OSError) as error:
             log.warning("content-update-failed", error=str(error))
             return False
-        return good
+        return good and not self._content.waits()
 
     async def _wait(self, longest: float) -> None:
         """For something new, but not longer than this."""

@@ -19,6 +19,7 @@ from stanch.core.content import MAX_FILE_BYTES, MAX_PACK_BYTES, MAX_PACK_FILES, 
 from stanch.core.content_kind import HEAD, SUFFIXES, kind_of
 from stanch.core.errors import ActionFailed, Invalid, NotFound, TooLarge, Unavailable
 from stanch.core.files import Bytes
+from stanch.core.scan_scope import said
 from stanch.core.scanning import Material
 from stanch.core.types import Sha256
 
@@ -30,6 +31,18 @@ MAX_DEPTH = 40
 MASK = bytes(n ^ 0xA5 for n in range(256))
 """How packs are written on this disk; the same again gives them back. A pack holds the very strings that its rules look
 for: in the clear, every scan of this machine, by us or by others, would find malware in it."""
+
+ALL = frozenset(ContentKind)
+
+_PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!")
+_UNPACK = "Unpack it first."
+_LIKE = "Rules begin with `rule NAME`, a list has one hash in each line; `stanch ioc check FILE` explains indicators."
+_INSTEAD = {
+    ContentKind.YARA: "`stanch yara scan --rules FILE` takes rules.",
+    ContentKind.OPENIOC: "`stanch ioc scan FILE` takes indicators.",
+    ContentKind.STIX: "`stanch ioc scan FILE` takes indicators.",
+    ContentKind.HASHES: "`stanch ioc scan FILE` and `stanch local scan malware --rules FILE` take lists of hashes.",
+}
 
 _NOT_ITS_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -90,8 +103,8 @@ def opened(path: Path, *, flags: int = 0, folder: int | None = None) -> Iterator
         os.close(descriptor)
 
 
-def local_materials(paths: Sequence[Path], kind: ContentKind | None = None) -> tuple[Material, ...]:
-    """Files, and what is in folders, of this kind or of any. Reads all of them once: call it in a thread.
+def local_materials(paths: Sequence[Path], kinds: frozenset[ContentKind] = ALL) -> tuple[Material, ...]:
+    """Files, and what is in folders, of these kinds. Reads all of them once: call it in a thread.
 
     NotFound, TooLarge, or Invalid if one cannot be read, or is nothing that a scan can use; in a folder, what is
     nothing of that is left out, but not all of it.
@@ -99,7 +112,7 @@ def local_materials(paths: Sequence[Path], kind: ContentKind | None = None) -> t
     found: list[Material] = []
     left = MAX_PACK_BYTES
     for path in paths:
-        for one in _in_folder(path, kind) if path.is_dir() else iter((local_material(path, kind),)):
+        for one in _in_folder(path, kinds) if path.is_dir() else iter((local_material(path, kinds),)):
             found.append(one)
             left -= one.size
             if left < 0 or len(found) > MAX_PACK_FILES:
@@ -111,17 +124,18 @@ def local_materials(paths: Sequence[Path], kind: ContentKind | None = None) -> t
     return tuple(found)
 
 
-def local_material(path: Path, kind: ContentKind | None = None) -> Material:
-    """One file, of this kind or of any; NotFound, TooLarge, or Invalid if it is nothing that a scan can use."""
+def local_material(path: Path, kinds: frozenset[ContentKind] = ALL) -> Material:
+    """One file of one of these kinds; NotFound, TooLarge, or Invalid if it is nothing that a scan can use."""
     with opened(path) as descriptor:
-        seen = kind_of(os.pread(descriptor, HEAD, 0))
-        if seen is None or kind not in {None, seen}:
-            raise _unfit(path, seen, kind)
+        head = os.pread(descriptor, HEAD, 0)
+        seen = kind_of(head)
+        if seen is None or seen not in kinds:
+            raise _unfit(path, seen, head, kinds)
         size, sha256 = _measured(descriptor, path, seen)
     return _material(seen, path.name, path, size, sha256)
 
 
-def _in_folder(folder: Path, kind: ContentKind | None) -> Iterator[Material]:
+def _in_folder(folder: Path, kinds: frozenset[ContentKind]) -> Iterator[Material]:
     """What is in a folder and below it, in the order of the names; links are not followed."""
     any_found = False
     for inside in _walk(folder):
@@ -129,7 +143,7 @@ def _in_folder(folder: Path, kind: ContentKind | None) -> Iterator[Material]:
         try:
             with opened(path, flags=os.O_NOFOLLOW) as descriptor:
                 seen = kind_of(os.pread(descriptor, HEAD, 0))
-                if seen is None or kind not in {None, seen}:
+                if seen is None or seen not in kinds:
                     continue
                 size, sha256 = _measured(descriptor, path, seen)
         except NotFound:
@@ -137,7 +151,12 @@ def _in_folder(folder: Path, kind: ContentKind | None) -> Iterator[Material]:
         any_found = True
         yield _material(seen, f"{folder.resolve().name}/{inside}", path, size, sha256)
     if not any_found:
-        raise Invalid("No rules or indicators are in this folder", got=folder, expected=kind or "some files of them")
+        raise Invalid(
+            "Nothing in this folder is of use for this scan",
+            got=folder,
+            expected=f"{said(kinds)}, in files whose names end as usual",
+            hint=f"Such ends are {', '.join(sorted(SUFFIXES))}; a file with another name is used if you name it.",
+        )
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -168,12 +187,22 @@ def _material(kind: ContentKind, name: FileName, path: Path, size: int, sha256: 
     return Material(kind=kind, name=name[-4000:], size=size, sha256=sha256, open=partial(opened_part, path, 0, size))
 
 
-def _unfit(path: Path, seen: ContentKind | None, kind: ContentKind | None) -> Invalid:
+def _unfit(path: Path, seen: ContentKind | None, head: bytes, kinds: frozenset[ContentKind]) -> Invalid:
     return Invalid(
         f"{path.name} is nothing that this scan can use",
-        got=seen or "a file that is neither rules nor indicators",
-        expected=kind or " or ".join(ContentKind),
+        got=said({seen}) if seen is not None else _what(head),
+        expected=said(kinds),
+        hint=_INSTEAD[seen] if seen is not None else _UNPACK if head.startswith(_PACKED) else _LIKE,
     )
+
+
+def _what(head: bytes) -> str:
+    """What a file is that is nothing of ours."""
+    if not head:
+        return "an empty file"
+    if head.startswith(_PACKED):
+        return "a packed file"
+    return "a binary file" if b"\0" in head else "text that is neither rules nor indicators"
 
 
 def _short(got: str, expected: str) -> ActionFailed:

@@ -121,13 +121,24 @@ class ProgressBoard:
 
     def __init__(self) -> None:
         self._frames: dict[str, ProgressFrame] = {}
+        self._paused: dict[str, ProgressFrame] = {}
+        """Tasks that wait, and say nothing more until they go on."""
         self._changed = asyncio.Event()
 
     def put(self, frame: ProgressFrame) -> None:
         """Replace what was there of this task."""
+        self._paused.pop(frame.task, None)
+        if frame.paused:
+            self._paused = dict([*self._paused.items(), (frame.task, frame)][-MAX_PROGRESS:])
         if frame.task in self._frames or len(self._frames) < MAX_PROGRESS:
             self._frames[frame.task] = frame
             self._changed.set()
+
+    def begin(self) -> None:
+        """There is a new link: what was not sent is old, but a server that was restarted must hear who waits."""
+        self.take()
+        for frame in list(self._paused.values()):  # each is put at the end anew
+            self.put(frame)
 
     def take(self) -> list[ProgressFrame]:
         """What was put since the last time."""
@@ -166,7 +177,7 @@ class Conversation:
 
     async def run(self) -> None:
         """Send and receive until the socket is closed, by whichever side."""
-        self._progress.take()
+        self._progress.begin()
         async with asyncio.TaskGroup() as group:
             sending = (self._send_spool, self._send_heartbeats, self._send_progress)
             senders = [group.create_task(self._until_closed(one)) for one in sending]

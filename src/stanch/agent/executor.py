@@ -101,6 +101,11 @@ class Executor:
         """The server's tasks that have no final answer yet, as hello tells them."""
         return tuple(one.task.id for one in self._carrier.running.values() if not one.task.own)
 
+    def content_in_use(self) -> frozenset[str]:
+        """Names of the content that tasks which are under way, or wait, scan with."""
+        every = (getattr(one.params, "content", ()) for one in self._carrier.running.values())
+        return frozenset(name for names in every if isinstance(names, tuple) for name in names)
+
     # --- what arrives ---
 
     async def accept(self, token: str, *, nonce: str | None = None) -> None:

@@ -169,6 +169,9 @@ class LocalPolicy:
         limits = self._limits()
         if limits.actions.forbids(action.name):
             raise ForbiddenHere(f"The owner of this machine forbids {action.command}", got=action.name)
+        also = next((one for one in params.does_also() if limits.actions.forbids(one)), None)
+        if also is not None:
+            raise ForbiddenHere(f"The owner of this machine forbids what {action.command} is to do besides", got=also)
         if not limits.actions.enables(action):
             raise _not_enabled(action, self._path, limits)
         for path in paths_of(params):

@@ -7,7 +7,7 @@ the server, not people on the machine.
 import os
 import pwd
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -17,13 +17,17 @@ from stanch.agent.content_files import local_materials
 from stanch.agent.host.autoruns import LinuxAutoruns
 from stanch.agent.host.items import Parts as ItemParts
 from stanch.agent.host.items import collectors
+from stanch.agent.host.patience import Patience
 from stanch.agent.host.program_group import parent_group
 from stanch.agent.host.scanner import LinuxScanner
+from stanch.agent.host.scanner_areas import patiently
 from stanch.agent.host.scanner_files import ScanFolder
 from stanch.agent.host.scanner_parts import Parts, Scans
+from stanch.core.autoruns import Autorun, Place
 from stanch.core.content import ContentKind
 from stanch.core.errors import Invalid
 from stanch.core.scanning import Event, Material, Scan
+from stanch.core.types import EndpointPath
 
 CACHE_VARIABLE: Final = "STANCH_SCAN_CACHE"
 """A folder in which scans by hand remember what they know of files, instead of one in the home folder."""
@@ -35,21 +39,10 @@ def materials(paths: Sequence[Path], kinds: frozenset[ContentKind]) -> tuple[Mat
 
     Invalid for a file or a folder that has none, and if there are too many; NotFound; TooLarge.
     """
-    found = list[Material]()
-    for path in paths:
-        some = local_materials([path])
-        fit = [one for one in some if one.kind in kinds]
-        if not fit:
-            raise Invalid(
-                f"{path} is nothing that this scan can use",
-                got=", ".join(sorted({str(one.kind) for one in some})),
-                expected=" or ".join(sorted(kinds)),
-                hint="`stanch ioc scan` takes indicators and hash lists, `stanch yara scan` takes rules.",
-            )
-        found += fit
+    found = local_materials(paths, kinds)
     if len(found) > MOST_FILES:
         raise Invalid("These are too many files", got=len(found), expected=f"at most {MOST_FILES}")
-    return tuple(found)
+    return found
 
 
 def base() -> tuple[Material, ...]:
@@ -57,9 +50,9 @@ def base() -> tuple[Material, ...]:
     return tuple(one for name in BASE for one in base_materials(name))
 
 
-def scanner() -> LinuxScanner:
-    """The scanner of this machine, in the hands of whoever runs this process."""
-    return _scanner(_task(), ScanFolder(path=_cache()))
+def asked(paths: Sequence[str], ask: Callable[[str], str], *, seconds: float) -> Mapping[str, str]:
+    """What is said of each path, without those that do not answer for so long. Blocks."""
+    return patiently(Patience("names", seconds=seconds), lambda _path: None)(paths, ask)
 
 
 def _task() -> str:
@@ -85,9 +78,14 @@ def _cache() -> Path:
     return Path(named) if named else Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".cache" / "stanch" / "scans"
 
 
-async def clamav() -> bool:
-    """Does ClamAV's daemon run here, and may it be asked?"""
-    return bool(await scanner().engines())
+async def autoruns() -> Sequence[EndpointPath]:
+    """The files that start something on this machine, and the programs that they name."""
+    found = list[EndpointPath]()
+    async for batch in LinuxAutoruns().list(tuple(Place)):
+        for one in batch:
+            if isinstance(one, Autorun):
+                found += [one.path, *([one.program] if one.program else [])]
+    return found
 
 
 async def scan_alone(scan: Scan, take: Callable[[Sequence[Event]], None]) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pydantic_core import to_json
+
 from stanch.agent.clock import AgentClock
 from stanch.agent.effects import TaskEffects
 from stanch.agent.journal import Journal
@@ -19,7 +21,7 @@ from stanch.core.envelope import OrderBody
 from stanch.core.errors import ErrorBody, Invalid, StanchError
 from stanch.core.frames import ProgressFrame
 from stanch.core.host import Record
-from stanch.core.model import LooseModel
+from stanch.core.model import LooseModel, Model
 from stanch.core.task import State
 from stanch.core.types import Id
 
@@ -80,6 +82,13 @@ class Outcome(LooseModel):
     def of(cls, state: State, error: StanchError, *, result: Mapping[str, Any] | None = None) -> "Outcome":
         """An end with an error."""
         return cls(state=state, error=error.body(), result=result)
+
+    def beside(self, partial: Mapping[str, Any] | None, *, most: int) -> "Outcome":
+        """A bad end that has no result, with what was found until then; without it if that has more bytes."""
+        ended_badly = self.state in {State.FAILED, State.CANCELLED, State.UNKNOWN} and self.result is None
+        if partial is None or not ended_badly or len(to_json(partial)) > most:
+            return self
+        return self.model_copy(update={"result": partial})
 
     def shortened(self) -> "Outcome":
         """What is remembered after the server has it: a large result is not."""
@@ -241,12 +250,14 @@ def _record_text(record: Record) -> str:
 class TaskJournal:
     """One task's lines in the journal: `core.host.Journal`."""
 
-    def __init__(self, ledger: Ledger, task: Id, earlier: Record | None) -> None:
+    def __init__(self, ledger: Ledger, task: Id, earlier: Record | None, *, partial: Record | None = None) -> None:
         self._ledger = ledger
         self._task = task
         self._earlier = earlier
         self.latest = earlier
         """What was written down last, by whichever run."""
+        self.partial = partial
+        """What the action has found so far, in the form of its result."""
 
     async def record(self, record: Record) -> None:
         """Write down what is about to be changed; returns when it is on the disk."""
@@ -255,7 +266,11 @@ class TaskJournal:
 
     def reopened(self) -> "TaskJournal":
         """As the next run sees it: what was written down last is its record."""
-        return TaskJournal(self._ledger, self._task, self.latest)
+        return TaskJournal(self._ledger, self._task, self.latest, partial=self.partial)
+
+    def keep(self, partial: Model) -> None:
+        """Should it fail, tell this as its result beside the error."""
+        self.partial = partial.model_dump(mode="json")
 
     def recorded(self) -> Record | None:
         """What an earlier run wrote down; what this run writes does not show here."""
@@ -269,16 +284,20 @@ class TaskProgress:
         self._task = task
         self._send = send
         self._seconds = seconds
-        self._told: tuple[float, str] | None = None
+        self._told: tuple[float, str, str] | None = None
 
-    def __call__(self, done: int, total: int | None, unit: str, text: str = "") -> None:
-        """`done` of `total` `unit`s; a line of text."""
-        now, complete = self._seconds(), done == total
-        if self._told and now - self._told[0] < PROGRESS_EVERY and text == self._told[1] and not complete:
+    def __call__(self, done: int, total: int | None, unit: str, text: str = "", *, paused: str = "") -> None:
+        """`done` of `total` `unit`s; a line of text; why it waits, if it does."""
+        now, complete, said = self._seconds(), done == total, (text, paused)
+        if self._told and now - self._told[0] < PROGRESS_EVERY and said == self._told[1:] and not complete:
             return
-        self._told = (now, text)
+        self._told = (now, *said)
         of = None if total is None else max(0, total)
-        self._send(ProgressFrame(task=self._task, done=max(0, done), total=of, unit=unit[:40], text=text[:200]))
+        self._send(
+            ProgressFrame(
+                task=self._task, done=max(0, done), total=of, unit=unit[:40], text=text[:200], paused=paused[:200]
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -221,7 +221,9 @@ def _executor(
         memory, ways.gateway, ways.link, content=content, firewall=guarded.one_at_a_time, names=guarded.names
     )
     on = {Kind.ADDRESSES: ways.book.learn, Kind.CONTENT: updates.learn}
-    return _executor_of(memory, hosts, on=on, progress=ways.link.progress)
+    executor = _executor_of(memory, hosts, on=on, progress=ways.link.progress)
+    content.in_use = executor.content_in_use
+    return executor
 
 
 def _hosts(

@@ -9,7 +9,7 @@ import click
 from stanch.cli.plain import plain
 from stanch.cli.render import human_size
 from stanch.cli.screen import console
-from stanch.core.rest import OrderView, TaskEvent
+from stanch.core.rest import OrderView, TaskEvent, TaskProgress
 from stanch.core.task import State
 
 if TYPE_CHECKING:
@@ -38,10 +38,16 @@ class _Lines:
 
     def __init__(self, names: dict[str, str]) -> None:
         self._names = names
+        self._paused = dict[str, str]()
 
     def take(self, event: TaskEvent) -> None:
+        name = self._names.get(event.task, plain(event.endpoint))
         if event.state is not None:
-            click.echo(f"{self._names.get(event.task, plain(event.endpoint))}: {event.state}", err=True)
+            click.echo(f"{name}: {event.state}", err=True)
+        elif event.paused != self._paused.get(event.task, ""):
+            self._paused[event.task] = event.paused
+            said = f"paused ({plain(event.paused, longest=100)}), {_said(event)}" if event.paused else "goes on"
+            click.echo(f"{name}: {said}", err=True)
 
 
 class _Bars:
@@ -77,7 +83,8 @@ class _Bars:
             self._progress.remove_task(self._bars.pop(task))
 
     def _show_progress(self, event: TaskEvent) -> None:
-        text = " ".join(filter(None, [_amount(event), plain(event.text, longest=80)]))
+        paused = f"paused ({plain(event.paused, longest=40)})" if event.paused else ""
+        text = " ".join(filter(None, [paused, _said(event)]))
         self._bar(event.task, completed=event.done or 0, total=event.total, text=text)
 
     def _bar(self, task: str, **shown: Any) -> None:
@@ -87,7 +94,12 @@ class _Bars:
             self._progress.update(self._bars[task], **shown)
 
 
-def _amount(event: TaskEvent) -> str:
+def _said(event: TaskEvent) -> str:
+    return " ".join(filter(None, [amount(event), plain(event.text, longest=80)]))
+
+
+def amount(event: TaskEvent | TaskProgress) -> str:
+    """How much of it is done, in its unit; nothing if nobody knows."""
     if event.done is None or (event.done == 0 and event.total is None):
         return ""
     if event.unit == "bytes":

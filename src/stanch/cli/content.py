@@ -16,13 +16,16 @@ from stanch.cli.plain import plain
 from stanch.cli.render import Block, Note, fields, human_size, table
 from stanch.cli.screen import print_json, show_blocks, transfer_bar
 from stanch.core.content import ContentKind, ContentName
-from stanch.core.errors import Cancelled, Invalid
+from stanch.core.errors import Cancelled, Invalid, NotFound
 from stanch.core.rest_content import (
     EVERY_ENDPOINT,
     ContentDetail,
+    ContentRoom,
     ContentView,
     ForGroups,
     Lint,
+    Prune,
+    Pruned,
     Publication,
     Publish,
     VersionDetail,
@@ -30,6 +33,7 @@ from stanch.core.rest_content import (
 )
 
 if TYPE_CHECKING:
+    from stanch.client.api import Client
     from stanch.client.content import Gathered
 
 SHOWN = 20
@@ -163,11 +167,28 @@ def all_content(*, as_json: bool) -> None:
     """List content: which version is current for whom, and how many endpoints should have it or refused it."""
     with connected() as client:
         found = client.content()
+        room = None if as_json else _room(client)
     if as_json:
         print_json(found)
         return
     columns = ("content", "kind", "versions", "newest", "published", "endpoints", "refused")
-    show_blocks([table(columns, [_line(one) for one in found])])
+    shown: list[Block] = [table(columns, [_line(one) for one in found])]
+    show_blocks([*shown, Note(f"\n{_room_line(room)}")] if room is not None else shown)
+
+
+def _room(client: "Client") -> ContentRoom | None:
+    """None of a server that is too old to tell."""
+    try:
+        return client.content_room()
+    except NotFound:
+        return None
+
+
+def _room_line(room: ContentRoom) -> str:
+    return (
+        f"{human_size(room.bytes)} of at most {human_size(room.most_bytes)}, {room.names} of at most "
+        f"{room.most_names} names, {room.versions} versions (at most {room.most_versions} of a name)."
+    )
 
 
 def _line(one: ContentView) -> Sequence[object]:
@@ -209,7 +230,8 @@ def _detail(found: ContentDetail) -> list[Block]:
         kind=found.kind,
         published=", ".join(_told(one) for one in found.published) or "no version",
         endpoints=found.endpoints,
-        refused=found.refused,
+        refused=_refused(found),
+        kept="until somebody deletes or prunes them: `stanch content prune` says which it would keep, and why",
     )
     rows = (
         (
@@ -234,6 +256,11 @@ def _detail(found: ContentDetail) -> list[Block]:
     if found.history:
         shown.append(table(("at", "group", "version", "by", ""), steps, title="published"))
     return shown
+
+
+def _refused(one: ContentView) -> str:
+    before = f" ({one.refused_before} more did before, and have loaded it since)" if one.refused_before else ""
+    return f"{one.refused}{before}"
 
 
 def _version_fields(one: VersionView, **more: str) -> Block:
@@ -282,6 +309,47 @@ def _unknown(lint: Lint) -> Iterator[Block]:
     if lint.unknown:
         rows = ((one.term, one.times) for one in lint.unknown)
         yield table(("term", "times"), rows, title="terms that cannot be known on Linux")
+
+
+# --- get back --------------------------------------------------------------------------------------------------------
+
+
+@content.command(
+    examples=(
+        "content get apt-rules -o rules/",
+        "content get apt-rules --version 3 -o rules-3",
+        "content get bad-hashes -o hashes.txt --json",
+    )
+)
+@name_argument
+@click.option("--version", type=click.IntRange(1), metavar="VERSION", help="Which one; the newest if not given.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="PATH",
+    help="A new file, if the version has one file, else a new folder. By default it is called as what is in it.",
+)  # fmt: skip
+@json_option
+def get(*, name: str, version: int | None, output: Path | None, as_json: bool) -> None:
+    """Bring the files of a version back, byte for byte as they were imported; their hashes are checked."""
+    with connected() as client:
+        number = version if version is not None else client.find_content(name).newest
+        found = client.content_version(name, number or 1)
+        into = output if output is not None else _called_as(found)
+        with transfer_bar(name) as progress:
+            files = client.fetch_content(found, into, progress=progress)
+    if as_json:
+        about = {"content": name, "version": found.version, "sha256": found.sha256}
+        print_json({**about, "output": str(into), "files": list(files)})
+    else:
+        what = f"{plain(files[0])} is" if len(files) == 1 else f"{len(files)} files are"
+        show_blocks([Note(f"Version {found.version} of {plain(name)}: {what} in {plain(str(into))}.")])
+
+
+def _called_as(found: VersionDetail) -> Path:
+    if len(found.lint.files) == 1:
+        last = found.lint.files[0].name.rsplit("/", 1)[-1]
+        if last not in {"", ".", ".."}:
+            return Path(last)
+    return Path(f"{found.content}-{found.version}")
 
 
 # --- publish, go back, delete ----------------------------------------------------------------------------------------
@@ -351,6 +419,52 @@ def delete(*, name: str, version: int, yes: bool, as_json: bool) -> None:
         print_json({"content": name, "version": version, "deleted": True})
     else:
         show_blocks([Note(f"Version {version} of {plain(name)} is deleted.")])
+
+
+@content.command(
+    examples=(
+        "content prune --dry-run",
+        "content prune apt-rules --keep 5 --dry-run",
+        "content prune apt-rules --keep 5 --yes",
+    )
+)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=content_names)
+@click.option(
+    "--keep", type=click.IntRange(1, 500), default=10, show_default=True, help="Keep so many of the newest versions."
+)
+@click.option("--dry-run", is_flag=True, help="Only say which versions would be deleted, and why the others stay.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def prune(*, names: tuple[str, ...], keep: int, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Delete old versions from the server, for good; of all content if none is named.
+
+    Besides the newest ones these stay: versions that are current for a group, those to which a rollback would go back,
+    and those that an order which is under way may need.
+    """
+    with connected() as client:
+        some = names or tuple(one.name for one in client.content())
+        if not dry_run:
+            looked = [client.prune_content(one, Prune(keep=keep, dry_run=True)) for one in dict.fromkeys(some)]
+            count = sum(len(one.removed) for one in looked)
+            if count:
+                _confirm(f"Delete {count} versions of {len(looked)} names for good?", yes=yes)
+        done = [client.prune_content(one, Prune(keep=keep, dry_run=dry_run)) for one in dict.fromkeys(some)]
+    if as_json:
+        print_json(done)
+    else:
+        show_blocks(_pruned(done, dry_run=dry_run))
+
+
+def _pruned(done: Sequence[Pruned], *, dry_run: bool) -> Iterator[Block]:
+    fate = "would be deleted" if dry_run else "deleted"
+    rows: list[tuple[str, int, str, str]]
+    rows = [(one.content, some.version, fate, human_size(some.size)) for one in done for some in one.removed]
+    rows += [(one.content, some.version, f"kept: {some.why}", "") for one in done for some in one.kept]
+    rows.sort(key=lambda row: (row[0], -row[1]))
+    if rows:
+        yield table(("content", "version", "fate", "size"), rows)
+    count, freed = sum(len(one.removed) for one in done), human_size(sum(one.freed for one in done))
+    yield Note(f"{count} versions {fate}, {freed}." if count else "There is nothing to delete.")
 
 
 def _confirm(question: str, *, yes: bool) -> None:

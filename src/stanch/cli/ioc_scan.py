@@ -39,7 +39,7 @@ def _documents() -> list[str]:
 @where_options
 @click.option("--only", "only", multiple=True, metavar="DOCUMENT", help="Only at PortItem, ProcessItem, ...")
 @click.option("--without", multiple=True, metavar="DOCUMENT", help="Not at FileItem, UserItem, ...; several times.")
-@click.option("--hint", default="", metavar="REGEX", help="Only files whose whole path this finds.")
+@click.option("--hint", default="", metavar="REGEX", help="Only files (folders, links) whose whole path this finds.")
 @how_options
 @json_option
 def scan(*, files: tuple[Path, ...], only: tuple[str, ...], without: tuple[str, ...], hint: str, **more: Any) -> int:

@@ -1,5 +1,6 @@
 """`stanch`: the way in. Commands are imported when they are used, so that `stanch --help` answers at once."""
 
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -110,11 +111,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = root.main(arguments, prog_name="stanch", standalone_mode=False)
+        _is_over(alone=argv is None)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place that can tell people anything
+        _is_over(alone=argv is None)
         from stanch.cli.failure import report
 
         return report(error, arguments)
     return code if isinstance(code, int) else 0
+
+
+def _is_over(*, alone: bool) -> None:
+    """It ends with the code that it has by now: who presses Ctrl-C in that moment shall not get another, or a trace."""
+    if alone:  # else the process, and what interrupts it, is somebody else's
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,8 @@ def _option(spec: OptionSpec) -> click.Option:
         made |= {"type": _LOCAL_FILE, "metavar": "FILE", "multiple": spec.multiple}
     elif spec.choices:
         made |= {"type": click.Choice([*spec.choices, *([NONE] if spec.nullable else [])]), "multiple": spec.multiple}
+        if spec.default == NONE:  # it may be said, but says nothing
+            made |= {"metavar": f"[{'|'.join(spec.choices)}]"}
     else:
         made |= {"type": str, "metavar": spec.kind.upper(), "multiple": spec.multiple}
     return click.Option([*spec.flags, f"{_OWN}{spec.name}"], **made)

@@ -7,7 +7,7 @@ import click
 from stanch.cli.command import Command, Group, json_option
 from stanch.cli.connect import connected
 from stanch.cli.following import finish
-from stanch.cli.outcome import outcome
+from stanch.cli.outcome import outcome, states
 from stanch.cli.render import Block, Note, fields, table, words
 from stanch.cli.screen import print_json, show_blocks
 from stanch.core.rest import OrderView
@@ -31,9 +31,7 @@ def orders(*, limit: int, as_json: bool) -> None:
 def _order_table(found: list[OrderView]) -> Block:
     if not found:
         return Note("No order yet. `stanch actions` lists what can be ordered.")
-    rows = (
-        (one.id, _what(one), words(one.states), one.requested_by, one.origin, one.created, one.reason) for one in found
-    )
+    rows = ((one.id, _what(one), states(one), one.requested_by, one.origin, one.created, one.reason) for one in found)
     return table(("order", "action", "tasks", "by", "origin", "ordered", "reason"), rows)
 
 

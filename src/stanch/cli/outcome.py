@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 
 from stanch.actions import load
+from stanch.cli.board import amount
 from stanch.cli.plain import plain
 from stanch.cli.render import Block, Fields, Note, blocks, fields, show, summary, table, words
 from stanch.core.action import Plan
 from stanch.core.errors import ActionFailed, Cancelled, Expired, Interrupted, Refused, StanchError
 from stanch.core.model import Model
-from stanch.core.rest import OrderView, TaskView
+from stanch.core.rest import OrderView, TaskProgress, TaskView
 from stanch.core.task import State
+from stanch.core.types import show_instant
 
 IN_FULL = 5
 """Results of so many tasks are shown whole; of more, one line each."""
@@ -38,12 +40,27 @@ def _exit_code(task: TaskView) -> int:
 
 def outcome(order: OrderView) -> Iterator[Block]:
     """The tasks in a table, and results or errors in full when there are few."""
-    rows = ((task.hostname, task.state, _detail(order, task), task.id) for task in order.tasks)
+    rows = ((task.hostname, _state(task), _detail(order, task), task.id) for task in order.tasks)
     yield table(("endpoint", "state", "detail", "task"), rows)
     if len(order.tasks) <= IN_FULL:
         for task in order.tasks:
             yield from _in_full(order, task)
-    yield Note(f"Order {plain(order.id)}: {words(order.states)}.")
+    yield Note(f"Order {plain(order.id)}: {states(order)}.")
+
+
+def states(order: OrderView) -> str:
+    """How many of its tasks are where, in words."""
+    return words(order.states) + (f" ({order.paused} paused)" if order.paused else "")
+
+
+def _state(task: TaskView) -> str:
+    return "paused" if task.progress is not None and task.progress.paused else str(task.state)
+
+
+def _progress(told: TaskProgress) -> str:
+    since = f" since {show_instant(told.paused_since)}" if told.paused_since is not None else ""
+    paused = f"{plain(told.paused, longest=100)}{since}" if told.paused else ""
+    return ", ".join(filter(None, [paused, amount(told), plain(told.text, longest=200)]))
 
 
 def _in_full(order: OrderView, task: TaskView) -> Iterator[Block]:
@@ -51,7 +68,8 @@ def _in_full(order: OrderView, task: TaskView) -> Iterator[Block]:
     if task.error is not None:
         error = {name: value for name, value in task.error.model_dump().items() if value is not None}
         yield fields(title, **error)
-    elif task.result is not None:
+    if task.result is not None:
+        title = title if task.error is None else f"{title}, until then"
         typed = parsed(order, task)
         yield from blocks(typed, title=title) if typed else [Fields((("result", show(task.result)),), title)]
 
@@ -60,7 +78,8 @@ def _detail(order: OrderView, task: TaskView) -> str:
     if task.error is not None:
         return plain(task.error.message, longest=100)
     if task.result is None:
-        return "cancel requested" if task.cancel_requested and not task.state.final else ""
+        asked = "cancel requested" if task.cancel_requested and not task.state.final else ""
+        return ", ".join(filter(None, [asked, _progress(task.progress) if task.progress is not None else ""]))
     typed = parsed(order, task)
     return summary(typed) if typed else ""
 
@@ -69,7 +88,7 @@ def parsed(order: OrderView, task: TaskView) -> Model | None:
     """The typed result; None if this version does not know the action, or not in this form."""
     try:
         if order.dry_run:
-            return Plan.model_validate(task.result)
+            return Plan.model_validate(task.result, extra="ignore")
         found: Model = load().find(order.action).parse_result(task.result or {})
     except (StanchError, ValueError):
         return None

@@ -52,15 +52,19 @@ def _sections(above: click.Context, name: str) -> Iterator[str]:
 
 def stale(folder: Path) -> list[str]:
     """The pages that are not what they should be: changed, missing, or left over."""
-    wanted = all_pages()
+    return _stale(folder, all_pages())
+
+
+def _stale(folder: Path, wanted: Mapping[str, str]) -> list[str]:
     there = {file.relative_to(folder).as_posix(): file.read_text("utf-8") for file in folder.rglob("*.md")}
     return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
 
 
 def write(folder: Path) -> None:
     """Make every page what it should be, and remove those that are left over."""
-    for name in stale(folder):
-        page, file = all_pages().get(name), folder / name
+    wanted = all_pages()
+    for name in _stale(folder, wanted):
+        page, file = wanted.get(name), folder / name
         if page is None:
             file.unlink()
         else:

@@ -112,7 +112,8 @@ def _plain_rows(value: Model, above: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _fields(value: BaseModel) -> Iterator[tuple[str, Any]]:
-    return ((name, getattr(value, name)) for name in type(value).model_fields)
+    """Those that people see: what has `repr=False` is for programs, or nobody's business."""
+    return ((name, getattr(value, name)) for name, info in type(value).model_fields.items() if info.repr)
 
 
 def _is_table(value: object) -> bool:

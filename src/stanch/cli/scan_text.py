@@ -17,15 +17,6 @@ FOUND: Final = 20
 INCOMPLETE: Final = 21
 """Exit code: nothing was found, but the scan has not looked everywhere: it ended early, or had to skip something."""
 
-NOT_LOOKED_AT: Final = frozenset(
-    {
-        *(SkipReason.UNREADABLE, SkipReason.TIMED_OUT, SkipReason.HANGS, SkipReason.CRASHED),
-        *(SkipReason.CHANGED, SkipReason.FORBIDDEN, SkipReason.OTHER),
-    }
-)
-"""What is left out for these reasons was wanted: after that, nothing found does not mean that nothing is there. The
-others are left out as it was asked for, or hold nothing."""
-
 MAX_LINES: Final = 12
 """Lines of why that are shown of one finding; all of them with `--json`."""
 MAX_SKIPS: Final = 100_000
@@ -63,12 +54,17 @@ class Seen:
     last: Advance = field(default_factory=Advance)
     unlisted: int = 0
     """Skips beyond those that are kept."""
+    named: frozenset[str] = frozenset()
+    """Paths and processes that somebody has named: without them the scan is not complete."""
+    _missed: list[str] = field(default_factory=list)
 
     def take(self, batch: Sequence[Event]) -> list[Finding]:
         """Take note of it; the findings among it."""
         new = [one for one in batch if isinstance(one, Finding)]
         self.findings += new
         for one in batch:
+            if isinstance(one, Skip) and one.name in self.named:
+                self._missed.append(f"{one.name} ({one.detail or one.reason})")
             match one:
                 case Skip() if len(self.skips) < MAX_SKIPS:
                     self.skips.append(one)
@@ -77,24 +73,31 @@ class Seen:
                 case Loaded():
                     self.loaded.append(one)
                 case Tally():
-                    self.tally = one
+                    self.tally = self._with_named(one)
                 case Advance():
                     self.last = one
         return new
 
-    def interrupt(self) -> None:
-        """It ends before its tally has come: the numbers are those that were told up to now."""
+    def _with_named(self, tally: Tally) -> Tally:
+        """A name with a typing error in it must not read as: all is well there."""
+        if not self._missed or not tally.complete:
+            return tally
+        why = f"not looked at: {'; '.join(self._missed[:SHOWN_SKIPS])}"
+        return tally.model_copy(update={"complete": False, "why_incomplete": why[:4000]})
+
+    def interrupt(self, after: float) -> None:
+        """It ends after so many seconds, before its tally has come: the numbers are those told up to now."""
         far = {"files": self.last.files, "bytes": self.last.bytes, "processes": self.last.processes}
         skipped = Counter(one.reason for one in self.skips)
-        self.tally = self.tally.model_copy(update={**far, "findings": len(self.findings), "skipped": skipped})
+        found = {"findings": len(self.findings), "skipped": skipped, "seconds": round(after, 3)}
+        self.tally = self.tally.model_copy(update={**far, **found})
 
     @property
     def exit_code(self) -> int:
         """0 only if it has looked everywhere and found nothing."""
         if self.findings:
             return FOUND
-        everywhere = self.tally.complete and NOT_LOOKED_AT.isdisjoint(self.tally.skipped)
-        return 0 if everywhere else INCOMPLETE
+        return 0 if self.tally.looked_everywhere else INCOMPLETE
 
     def as_json(self, *, skipped: bool) -> dict[str, Any]:
         """All of it, for programs."""
@@ -102,6 +105,7 @@ class Seen:
         return {
             "found": len(self.findings),
             "complete": self.tally.complete,
+            "looked_everywhere": self.tally.looked_everywhere,
             "findings": [one.model_dump(mode="json") for one in self.findings],
             "materials": [one.model_dump(mode="json") for one in self.loaded],
             "skips": [one.model_dump(mode="json") for one in rows],
@@ -132,9 +136,14 @@ def progress_line(seen: Seen) -> str:
     parts = [f"{len(seen.findings)} found" if seen.findings else "", f"{done} files", _size(at.bytes)]
     parts += [
         f"{at.processes} processes" if at.processes else "",
-        "waiting for others" if at.paused else _end_of(plain(at.at)),
+        _waiting(at) if at.paused else _end_of(plain(at.at)),
     ]
     return ", ".join(filter(None, parts))
+
+
+def _waiting(at: Advance) -> str:
+    """That it waits, for what, and how it would not."""
+    return f"waiting: {plain(at.why, longest=100) or 'others need the machine'} (--no-gentle does not wait)"
 
 
 def _end_of(path: str) -> str:

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import logging
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +21,7 @@ from stanch.cli.failure import INTERRUPTED
 from stanch.cli.plain import plain
 from stanch.core.errors import Invalid
 from stanch.core.scanning import Area, Files, Limits
-from stanch.core.types import EndpointPath, Glob, Size, parse_duration
+from stanch.core.types import EndpointPath, Exclusion, Size, parse_duration
 
 if TYPE_CHECKING:
     from stanch.cli.scan_text import Seen
@@ -29,6 +31,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 LARGEST: Final = 256 * 2**20
 """Bytes; larger files are skipped unless asked for."""
+
+_PATIENCE: Final = 5.0
+"""Seconds for a name to be asked about: a file system that does not answer is the scan's to tell."""
+_NOTHING, _SPECIAL = "nothing", "special"
 
 ENDS: Final = (
     "Ends with 0 if it has looked everywhere and found nothing, 20 if something was found, 21 if it could not look "
@@ -69,13 +75,17 @@ def _path(text: str) -> EndpointPath:
 
 
 PATH: Final = _Typed("path", _path)
-GLOB: Final = _Typed("pattern", Glob.parse)
+EXCLUSION: Final = _Typed("pattern", Exclusion.parse)
 SIZE: Final = _Typed("size", TypeAdapter(Size).validate_python)
 DURATION: Final = _Typed("duration", parse_duration)
 
 _SCOPE: Final = (
     click.option(
-        "--exclude", type=GLOB, multiple=True, metavar="PATTERN", help="Leave out, with all below; several times."
+        "--exclude",
+        type=EXCLUSION,
+        multiple=True,
+        metavar="PATH|PATTERN",
+        help="Leave out, with all below; several times.",
     ),
     click.option(
         "--max-file-size", type=SIZE, default=str(LARGEST), metavar="SIZE", help="Skip larger files.  [default: 256MiB]"
@@ -84,13 +94,13 @@ _SCOPE: Final = (
 
 _WHERE: Final = (
     click.option(
-        "--path", "paths", type=PATH, multiple=True, metavar="DIR", help="Look here, and below; several times."
+        "--path", "paths", type=PATH, multiple=True, metavar="PATH", help="Look here, and below; several times."
     ),
     click.option(
         "--area",
-        type=click.Choice([str(one) for one in Area if one is not Area.CUSTOM]),
+        type=click.Choice([str(one) for one in Area]),
         help="all: every local file system; system: programs, configuration, temporary files, homes; critical: what "
-        "starts by itself and what runs.",
+        "starts by itself and what runs; custom: what --path names.",
     ),
     *_SCOPE,
     click.option("--network-drives", is_flag=True, help="Look at file systems of the network, too."),
@@ -151,21 +161,20 @@ def files_of(
     *,
     paths: tuple[EndpointPath, ...],
     area: str | None,
-    exclude: tuple[Glob, ...],
+    exclude: tuple[Exclusion, ...],
     max_file_size: int,
     network_drives: bool,
     one_file_system: bool,
     default: Area | None,
 ) -> Files | None:
     """Which files; None for none, if that is the default. Invalid if area and paths do not fit, or one is not there."""
-    if paths and area is not None:
+    if area is not None and (area == Area.CUSTOM) != bool(paths):
         raise Invalid(
-            "The area and the paths do not fit", got=f"--area {area} with --path", expected="one of both", hint=""
+            "The area and the paths do not fit",
+            got=f"--area {area} {'with' if paths else 'without'} --path",
+            expected="--path alone or with --area custom; another area without --path",
         )
-    missing = next((one for one in paths if not os.path.lexists(one.raw)), None)
-    if missing is not None:
-        raise Invalid("There is nothing at this path", got=plain(missing), expected="a folder or file that is there")
-    _refuse_special(paths)
+    _refuse_useless(paths)
     chosen = Area.CUSTOM if paths else Area(area) if area else default
     if chosen is None:
         return None
@@ -179,17 +188,36 @@ def files_of(
     )
 
 
-def _refuse_special(paths: tuple[EndpointPath, ...]) -> None:
-    """Invalid for a device, a pipe or a socket by name: nothing in it is looked at, which is not what was asked for."""
-    for one in paths:
-        with suppress(OSError):  # what cannot be asked about is told by the scan
-            mode = Path(os.fsdecode(one.raw)).stat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise Invalid(
-                    "Only files and folders can be looked at",
-                    got=f"a device, pipe or socket: {plain(one)}",
-                    expected="a folder or file",
-                )
+def _refuse_useless(paths: Sequence[EndpointPath]) -> None:
+    """Invalid for a name of nothing, of a device, a pipe or a socket: nothing in it could be looked at."""
+    for path, kind in _asked(paths, _kind).items():
+        if kind == _NOTHING:
+            raise Invalid("There is nothing at this path", got=plain(path), expected="a folder or file that is there")
+        if kind == _SPECIAL:
+            raise Invalid(
+                "Only files and folders can be looked at",
+                got=f"a device, pipe or socket: {plain(path)}",
+                expected="a folder or file",
+            )
+
+
+def _kind(path: str) -> str:
+    """What is there; empty for what can be looked at, and for what cannot be asked about: the scan tells that."""
+    if not os.path.lexists(path):
+        return _NOTHING
+    with suppress(OSError):
+        mode = Path(path).stat().st_mode
+        return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _SPECIAL
+    return ""
+
+
+def _asked(paths: Sequence[EndpointPath], ask: Callable[[str], str]) -> Mapping[str, str]:
+    """What is said of each; nothing of one that does not answer: whoever waits for it could not even be interrupted."""
+    if not paths:
+        return {}
+    from stanch.agent.scan_alone import asked
+
+    return asked([os.fsdecode(one.raw) for one in paths], ask, seconds=_PATIENCE)
 
 
 def told_of(more: dict[str, Any]) -> Told:
@@ -213,17 +241,48 @@ def run_scan(scan: "Scan", told: Told) -> int:
         return 0
     from stanch.cli.scan_text import Seen
 
-    seen, code = Seen(), 0
+    seen, code, began = Seen(named=frozenset(_named(scan))), 0, time.monotonic()
     screen = _silent if told.as_json else _on_screen
     try:
-        with screen(seen) as show:
+        with _log_on_stderr(), screen(seen) as show:
             asyncio.run(_scanned(scan, lambda batch: show(seen.take(batch))))
         code = seen.exit_code
     except KeyboardInterrupt:
-        seen.interrupt()
+        seen.interrupt(time.monotonic() - began)
         code = INTERRUPTED
     _show(seen, told)
     return code
+
+
+def _named(scan: "Scan") -> "Iterator[str]":
+    """What somebody has named, as it is called if it is skipped."""
+    yield from (f"process {one}" for one in (*scan.pids, *scan.names))
+    paths = scan.files.paths if scan.files is not None else ()
+    yield from map(str, paths)
+    yield from (str(EndpointPath.of(os.fsencode(one))) for one in _asked(paths, os.path.realpath).values())
+
+
+@contextmanager
+def _log_on_stderr() -> "Iterator[None]":
+    """What the scanner logs is for people: it must not stand in the findings, least of all in their JSON."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, _as_line],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _as_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    """`warning: what happened: why`."""
+    level, what, why = (str(event.get(one, "")) for one in ("level", "event", "why"))
+    return plain(": ".join(filter(None, (level, what, why))), longest=1000)
 
 
 async def _scanned(scan: "Scan", take: "Callable[[Sequence[Event]], None]") -> None:

@@ -52,7 +52,19 @@ from stanch.core.rest import (
     TokenView,
     Whoami,
 )
-from stanch.core.rest_content import ContentDetail, ContentView, ForGroups, Imported, Lint, Publish, VersionDetail
+from stanch.core.rest_content import (
+    ContentDetail,
+    ContentRoom,
+    ContentView,
+    ForGroups,
+    Imported,
+    Lint,
+    Prune,
+    Pruned,
+    Publish,
+    VersionDetail,
+    VersionView,
+)
 from stanch.core.rest_evidence import EvidenceVerdict, EvidenceView, Preview, PreviewKind
 from stanch.core.rest_uploads import UploadQuery, UploadView
 from stanch.core.types import Upload
@@ -367,6 +379,20 @@ class Client:
     def roll_back_content(self, name: str, wanted: ForGroups) -> ContentDetail:
         """Let the version be current again that was so before."""
         return self._send(ContentDetail, "POST", _path("content", name, "rollback"), wanted)
+
+    def fetch_content(self, version: VersionView, into: Path, *, progress: Progress = silent) -> Sequence[str]:
+        """Bring the files of a version into a new file, or a new folder if they are several; their names."""
+        from stanch.client.content_files import fetch
+
+        return fetch(self._http, version, into, progress=progress)
+
+    def content_room(self) -> ContentRoom:
+        """How much content there is on the server, and may be."""
+        return self._get(ContentRoom, "content-room")
+
+    def prune_content(self, name: str, wanted: Prune) -> Pruned:
+        """Remove old versions that nobody needs."""
+        return self._send(Pruned, "POST", _path("content", name, "prune"), wanted)
 
     def delete_content(self, name: str, version: int) -> None:
         """Remove a version for good; Conflict while it is the current one of a group."""

@@ -71,7 +71,12 @@ def gather(paths: Sequence[Path], kind: ContentKind | None = None) -> Gathered:
             left_out.append(one.name)
             continue
         if one.name in found:
-            raise Invalid("Two files have the same name", got=one.name, expected="names that differ")
+            raise Invalid(
+                "Two files have the same name",
+                got=one.name,
+                expected="names that differ",
+                hint="Give a folder that has both of them: then their folders are part of their names.",
+            )
         found[one.name] = (one, *seen)
         room -= seen[1].size
         _refuse_too_many(len(found), room)
@@ -227,6 +232,7 @@ def _refuse_none(
             "There are no rules or indicators in it",
             got=", ".join([*map(str, paths[:MAX_NAMED]), *(f"left out: {one}" for one in left_out[:MAX_NAMED])]),
             expected=f"files of {kind}" if kind else "files of YARA rules, OpenIOC or STIX indicators, or hashes",
+            hint="In folders, files with the usual endings are looked at (.yar, .ioc, .json, .txt, ...); name others.",
         )
 
 
@@ -235,6 +241,7 @@ def _unfit(one: _Candidate, seen: ContentKind | None, wanted: ContentKind | None
         f"{one.name} is nothing that can be imported so",
         got=seen or "a file that is neither rules nor indicators",
         expected=wanted or "YARA rules, OpenIOC or STIX indicators, or hashes",
+        hint="What a file holds is told by its content: rules as text, not compiled ones.",
     )
 
 

@@ -55,6 +55,10 @@ class Params(Model):
     model_config = ConfigDict(defer_build=True)
     """An agent knows many actions and carries out few: what checks them is made when it is first used."""
 
+    def does_also(self) -> tuple[str, ...]:
+        """Names of other actions whose work an order with these does besides: who forbids those, forbids it."""
+        return ()
+
 
 class Result(Model):
     """What an action answers: every field described and bounded."""
@@ -250,9 +254,16 @@ class Action(Generic[P, R]):
             raise invalid_fields(f"The parameters of {self.name} are wrong", error) from None
 
     def parse_result(self, raw: Mapping[str, Any]) -> R:
-        """A checked result; Invalid if the endpoint sent something else."""
+        """A checked result; Invalid if the endpoint sent something else.
+
+        Fields that are not known here, at any depth, are left out: an agent may be newer than the server that reads
+        its result, and a task that is done must not fail for what it tells besides. What is left out takes no room:
+        a report has a bound, and only known fields, each with its own bound, are kept. An older agent's result is
+        read since every field that is added to a result later has a default. Parameters are the opposite: an agent
+        that does not know one must not act as if it were not there, so `parse` refuses it.
+        """
         try:
-            return self.result.model_validate(_json_object(raw))
+            return self.result.model_validate(_json_object(raw), extra="ignore")
         except ValidationError as error:
             raise invalid_fields(f"The result of {self.name} is not of its type", error) from None
 

@@ -2,20 +2,9 @@
 
 MADE_UP = frozenset(
     {
-        *(
-            "proc",
-            "sysfs",
-            "cgroup",
-            "cgroup2",
-            "debugfs",
-            "tracefs",
-            "securityfs",
-            "devpts",
-            "mqueue",
-            "bpf",
-            "pstore",
-        ),
-        *("configfs", "fusectl", "hugetlbfs", "binfmt_misc", "efivarfs", "rpc_pipefs", "nsfs", "autofs", "selinuxfs"),
+        *("proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "devpts", "mqueue", "bpf"),
+        *("pstore", "configfs", "fusectl", "hugetlbfs", "binfmt_misc", "efivarfs", "rpc_pipefs", "nsfs", "autofs"),
+        "selinuxfs",
     }
 )
 """File systems whose files the kernel makes up, or whose folders do something when they are entered."""

@@ -152,6 +152,8 @@ class ProgressFrame(LooseModel):
     """bytes, files, ..."""
     text: Annotated[str, Field(max_length=200)] = ""
     """A line for people."""
+    paused: Annotated[str, Field(max_length=200)] = ""
+    """Why it waits, if it does."""
 
 
 class Ask(LooseModel):

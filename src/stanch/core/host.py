@@ -19,7 +19,7 @@ from stanch.core.content import Content
 from stanch.core.evidence import Evidence, Uploads
 from stanch.core.files import Files
 from stanch.core.machine import Machine
-from stanch.core.model import LooseModel
+from stanch.core.model import LooseModel, Model
 from stanch.core.network import Firewall, Names, Peer
 from stanch.core.processes import Processes
 from stanch.core.programs import Programs
@@ -51,6 +51,13 @@ class Journal(Protocol):
 
     async def record(self, record: Record) -> None:
         """Write down what is about to be changed; returns when it is on the disk. Replaces an earlier record."""
+        ...
+
+    def keep(self, partial: Model) -> None:
+        """Should the task fail, or be stopped, tell this as its result beside the error; replaces an earlier one.
+
+        It must have the form of the action's result. In memory only: after a crash the task runs again.
+        """
         ...
 
     def recorded(self) -> Record | None:
@@ -169,8 +176,8 @@ class Detections(Protocol):
 class Progress(Protocol):
     """Tell the people who wait how far it is."""
 
-    def __call__(self, done: int, total: int | None, unit: str, text: str = "") -> None:
-        """`done` of `total` `unit`s; a line of text. Lossy: never awaited, never stored."""
+    def __call__(self, done: int, total: int | None, unit: str, text: str = "", *, paused: str = "") -> None:
+        """`done` of `total` `unit`s; a line of text; why it waits, if it does. Lossy: never awaited, never stored."""
         ...
 
 

@@ -63,6 +63,20 @@ class Permission(StrEnum):
     """Accounts, settings, the audit."""
 
 
+_IN_WORDS: Mapping[Permission, str] = {
+    Permission.READ: "see endpoints, orders and tasks",
+    Permission.EVIDENCE: "download evidence",
+    Permission.DELETE_EVIDENCE: "delete evidence",
+    Permission.UPLOAD: "bring files to the server",
+    Permission.CONTENT: "import, publish or remove content",
+    Permission.ENROL: "enrol, label or revoke endpoints",
+    Permission.RELEASE_CODE: "see release codes",
+    Permission.CONFIGURE: "change groups and their policies",
+    Permission.ADMINISTER: "administer the server",
+}
+"""Somebody may, or may not, do this."""
+
+
 class Role(StrEnum):
     """A named set of rights. Combinations are unions."""
 
@@ -119,7 +133,7 @@ class Principal(Model):
         """Raise Denied unless a role grants this."""
         if not self.can(permission):
             raise Denied(
-                f"{self.name} may not {permission}",
+                f"{self.name} may not {_IN_WORDS[permission]}",
                 got=f"roles {', '.join(self.roles) or 'none'}",
                 expected=f"one of {', '.join(r for r in Role if permission in ROLES[r].permissions)}",
             )

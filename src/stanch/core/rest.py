@@ -70,6 +70,25 @@ class OrderCommon(Model):
     actions that say so; wherever it is given, it must be right."""
 
 
+class TaskProgress(LooseModel):
+    """How far a task is that runs, as its endpoint said last."""
+
+    done: int
+    """Of total."""
+    total: int | None = None
+    """Null when nobody knows."""
+    unit: str = ""
+    """bytes, files, ..."""
+    text: str = ""
+    """A line for people: of a scan, how much was found and read, and where it is."""
+    paused: str = ""
+    """Why it waits: `on order`, or what others need; empty if it works."""
+    paused_since: Instant | None = None
+    """Since when, by the clock of the server, which hears of it anew when it is restarted; null if it works."""
+    at: Instant
+    """When this was heard."""
+
+
 class TaskView(LooseModel):
     """A task, as the API shows it."""
 
@@ -87,8 +106,10 @@ class TaskView(LooseModel):
     """Where it is."""
     cancel_requested: bool = False
     """Somebody asked to cancel it after it was sent."""
+    progress: TaskProgress | None = None
+    """How far it is; null before it has said so, and once it is over."""
     result: Mapping[str, Any] | None = None
-    """What the action answered."""
+    """What the action answered; beside an error, what it had found until then."""
     error: ErrorBody | None = None
     """Why it did not."""
     created: Instant
@@ -124,6 +145,8 @@ class OrderView(LooseModel):
     """Until when it may be delivered."""
     states: Mapping[State, int]
     """How many of its tasks are where."""
+    paused: int = 0
+    """How many of those that run wait."""
     tasks: tuple[TaskView, ...] = ()
     """Its tasks; left out of lists, and of the answer to a new order with more than a thousand."""
 
@@ -426,6 +449,8 @@ class TaskEvent(LooseModel):
     """For progress."""
     text: str = ""
     """For progress."""
+    paused: str = ""
+    """For progress: why it waits; empty if it works."""
 
 
 class ActionView(LooseModel):

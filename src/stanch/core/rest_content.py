@@ -177,7 +177,9 @@ class ContentView(LooseModel):
     endpoints: Count = 0
     """How many endpoints should have it, by their groups."""
     refused: Count = 0
-    """How many of them have told, since that version was published, that it does not load."""
+    """How many of them have told that the version which they should have does not load, and not that it does since."""
+    refused_before: Count = 0
+    """How many of them have told so, and have loaded it since; `stanch detections` has all that was told."""
 
 
 class ContentDetail(ContentView):
@@ -187,6 +189,47 @@ class ContentDetail(ContentView):
     """Its versions, the newest first."""
     history: tuple[Published, ...] = ()
     """What was published and taken back, the newest first; the last 1000 steps."""
+
+
+class KeptVersion(LooseModel):
+    """A version that is kept, and why."""
+
+    version: VersionNumber
+    """Its number."""
+    why: Text
+    """What it is kept for."""
+
+
+class Pruned(LooseModel):
+    """What pruning removes of one content, and what it leaves."""
+
+    content: ContentName
+    """Of which content."""
+    dry_run: bool = False
+    """Was it only looked at? Then nothing is gone."""
+    removed: tuple[VersionView, ...] = ()
+    """Versions that are gone, the newest first."""
+    kept: tuple[KeptVersion, ...] = ()
+    """Versions that stay, the newest first."""
+    freed: Count = 0
+    """Bytes on the server's disk; a pack that other content has too stays there."""
+
+
+class ContentRoom(LooseModel):
+    """How much content there is on the server, and may be."""
+
+    names: Count
+    """Names that have versions."""
+    most_names: Count
+    """The most there may be."""
+    versions: Count
+    """Versions of all names together."""
+    most_versions: Count
+    """The most that one name may have."""
+    bytes: Count
+    """All packs together; one that several versions share counts once."""
+    most_bytes: Count
+    """The most there may be."""
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -206,3 +249,13 @@ class ForGroups(Model):
 
     groups: GroupNames | None = None
     """For the endpoints of these groups; for all groups for which there is something if none is named."""
+
+
+class Prune(Model):
+    """Remove versions that nobody needs."""
+
+    keep: Annotated[int, Field(ge=1, le=500)] = 10
+    """Keep so many of the newest versions; besides them always those that are current for a group, those that were so
+    before (a rollback goes back to them), and those that an open order refers to."""
+    dry_run: bool = False
+    """Only say what would be removed."""

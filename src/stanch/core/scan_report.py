@@ -6,7 +6,7 @@ there are more: nothing is lost, and the agent holds no more than one piece in m
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -95,11 +95,17 @@ class Scanned(Result):
     """How many findings there are."""
 
     complete: bool
-    """False if it ended before it had looked everywhere, or could not look at a place that the order names, so that
-    nothing found says little; or could not do to all finds what was ordered."""
+    """False if it ended before it had looked everywhere, could not look at a place that the order names, could not read
+    all of a document that an indicator asks for, or had nothing that could have found anything here, so that nothing
+    found says little; or could not do to all finds what was ordered."""
 
     why_incomplete: Text = ""
     """Why it ended early, what it could not look at, or what it could not do."""
+
+    looked_everywhere: bool = False
+    """True if it came to its end, and nothing that was wanted was skipped (unreadable, timed-out, hangs, crashed,
+    changed, forbidden, other): only then does "nothing found" mean that nothing is there. By the same rule a scan by
+    hand ends with 0 and not with 21."""
 
     findings: Annotated[tuple[Finding, ...], Field(max_length=INLINE_FINDINGS)] = ()
     """The first of them."""
@@ -159,16 +165,19 @@ class _Rows:
     first: list[Any] = field(default_factory=list)
     pieces: list[EvidenceRef] = field(default_factory=list)
     lost: int = 0
+    _held: int = 0
     _lines: bytearray = field(default_factory=bytearray)
 
     async def add(self, row: LooseModel) -> None:
         self.total += 1
-        if len(self.first) < self.most:
+        line = row.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        if len(self.first) < self.most and self._held < self.most_bytes:  # what cannot be told is not kept
             self.first.append(row)
+            self._held += len(line)
         if len(self.pieces) >= MAX_PIECES - 1:
             self.lost += 1
             return
-        self._lines += row.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        self._lines += line
         if len(self._lines) >= PIECE_BYTES:
             await self._send()
 
@@ -203,6 +212,8 @@ class Report:
     """Files and processes in which something was found, each once: the first of them."""
     beyond: int = 0
     """Finds in others."""
+    answer: Callable[..., Scanned] = Scanned
+    """Makes the result of a scan that does not come to its end."""
     _last: Advance = field(default_factory=Advance)
     _missed: list[str] = field(default_factory=list)
     _known: set[tuple[object, ...]] = field(default_factory=set)
@@ -222,14 +233,18 @@ class Report:
         return self._findings.total
 
     async def run(self, scan: Scan) -> None:
-        """Do the scan, and tell the server what it has found; what it had found, if it is cut short."""
+        """Do the scan, and tell the server what it has found; what it had found, if it is cut short.
+
+        Raises what `Scanner.scan` raises, after that was told.
+        """
         try:
             async with aclosing(self.host.scanner.scan(scan)) as batches:
                 async for batch in batches:
                     for one in batch:
                         await self._take(one)
-        except (asyncio.CancelledError, Exception):
-            # A cancel, a limit, a scanner that fails: then there is no answer that would tell it.
+        except (asyncio.CancelledError, Exception) as error:
+            # A cancel, a limit, a scanner that fails: what was found until then is told all the same.
+            self._keep(error)
             with suppress(StanchError):
                 await asyncio.shield(detect(self, complete=False))
             raise
@@ -238,10 +253,20 @@ class Report:
         await self._check_named(scan)
         await detect(self, complete=self.tally.complete)
 
+    def _keep(self, error: BaseException) -> None:
+        """Let what there is be the result of a task that has no other: the first rows, the rest is lost."""
+        why = str(error)[:2000] or "it was stopped"
+        last = self._last
+        so_far = {"files": last.files, "bytes": last.bytes, "processes": last.processes}
+        self.tally = self.tally.model_copy(
+            update={**so_far, "complete": False, "why_incomplete": f"The scan did not come to its end: {why}"}
+        )
+        self.host.journal.keep(self.answer(**self.told()))
+
     async def _check_named(self, scan: Scan) -> None:
         """A name with a typing error in it must not read as: all is well there."""
         missed = [*dict.fromkeys([*self._missed, *await self._gone()])]
-        if scan.names and not self.tally.processes:
+        if scan.names and not self.tally.processes and not missed:
             missed.append(f"no process is called {' or '.join(scan.names[:_MOST_NAMED])}")
         if missed and self.tally.complete:
             more = f" and {len(missed) - _MOST_NAMED} more" if len(missed) > _MOST_NAMED else ""
@@ -294,9 +319,15 @@ class Report:
     def _tell(self, at: Advance) -> None:
         done = at.processes if self.unit == "processes" else at.files
         found = f"{self._findings.total} found, " if self._findings.total else ""
-        what = "waiting" if at.paused else at.at
+        paused = (at.why or "it waits") if at.paused else ""
+        what = " at ".join(filter(None, ["paused" if paused else "", at.at])) if paused else at.at
         text = f"{found}{show_size(at.bytes)}, {what}" if at.bytes else f"{found}{what}"
-        self.host.progress(done, at.total, self.unit, text[:300])
+        self.host.progress(done, at.total, self.unit, text[:300], paused=paused[:200])
+
+    @property
+    def _looked_everywhere(self) -> bool:
+        skipped = {one: n for one, n in (self.tally.skipped or self.counts).items() if n}
+        return self.tally.model_copy(update={"skipped": skipped}).looked_everywhere
 
     def told(self) -> dict[str, Any]:
         """The fields of `Scanned`."""
@@ -309,6 +340,7 @@ class Report:
             "findings_evidence": tuple(self._findings.pieces),
             "complete": tally.complete and not lost,
             "why_incomplete": why,
+            "looked_everywhere": self._looked_everywhere and not lost,
             "files": tally.files,
             "remembered": tally.remembered,
             "bytes": tally.bytes,

@@ -12,7 +12,7 @@ from stanch.core.content_kind import HEAD, kind_of
 from stanch.core.errors import Invalid
 from stanch.core.host import Host
 from stanch.core.scanning import Area, Files, Limits, Material
-from stanch.core.types import EndpointPath, Glob, Size, Upload
+from stanch.core.types import EndpointPath, Exclusion, Size, Upload
 
 LARGEST = Size(256 * 2**20)
 """What is read of files unless the order says otherwise; larger ones are skipped, and told."""
@@ -40,14 +40,18 @@ class Scope(Gently):
     path: Annotated[tuple[EndpointPath, ...], Field(max_length=1000)] = ()
     """Folders and files to look at, with everything below."""
 
-    exclude: Annotated[tuple[Glob, ...], Field(max_length=1000)] = ()
-    """What to leave out, with everything below; `*` and `?` within a name, `**` across folders."""
+    exclude: Annotated[tuple[Exclusion, ...], Field(max_length=1000)] = ()
+    """What to leave out, with everything below: a path, or a pattern with `*` and `?` within a name, `**` across
+    folders."""
 
     max_file_size: Annotated[Size, Field(ge=1, le=2**50)] = LARGEST
     """Skip larger files, and tell them."""
 
     network_drives: bool = False
     """Look at file systems of the network, too: they may be slow, and shared by many endpoints."""
+
+    one_file_system: bool = False
+    """Do not look at what is mounted below."""
 
     def refuse_places(self, why: str) -> None:
         """Invalid if the order names places of files, though no files are looked at: they would be ignored."""
@@ -70,6 +74,7 @@ class Scope(Gently):
             exclude=self.exclude,
             max_size=self.max_file_size,
             network=self.network_drives,
+            one_file_system=self.one_file_system,
         )
 
     @property
@@ -125,9 +130,14 @@ def _unfit(name: str, kind: ContentKind | None, kinds: Collection[ContentKind]) 
     return Invalid(
         f"{name} is nothing that this scan can use",
         got=_SAID.get(kind, kind) if kind else "a file that is neither rules nor indicators",
-        expected=" or ".join(_SAID[one] for one in sorted(kinds)),
+        expected=said(kinds),
         hint=_INSTEAD.get(kind, _CHECK) if kind else _CHECK,
     )
+
+
+def said(kinds: Collection[ContentKind]) -> str:
+    """Kinds of content, in words."""
+    return " or ".join(_SAID[one] for one in ContentKind if one in kinds)
 
 
 _SAID: Mapping[ContentKind, str] = {

@@ -43,16 +43,25 @@ class Job(TypedDict):
 
     type: Literal["job"]
     engines: list[str]
+    """Those that may be used (`core.scanning.Engine`)."""
     documents: dict[str, bool]
+    """Documents that are looked at or not, whatever the indicators name."""
     hint: str
+    """A regular expression on whole paths; empty for none."""
     fast: bool
+    """The first place where a rule's string matches is enough."""
     tags: list[str]
+    """Only YARA rules with one of these; all if empty."""
     per_object: float
-    """Seconds."""
+    """Seconds of one file or process with the rules."""
     findings: int
+    """It ends when so many are found."""
     rules: int
+    """It ends when so many different rules have found something; 0 for no limit."""
     gentle: bool
+    """The agent lowers its priority, and backs off for others by `pause`; the worker has nothing to do for it."""
     max_size: int | None
+    """Bytes; larger files are skipped. None for the worker's own bound."""
     exclude: list[str]
     """Globs."""
     network: bool
@@ -60,6 +69,7 @@ class Job(TypedDict):
     memory: bool
     """Will there be processes? Then some confinement has to be left out."""
     threads: int
+    """That look at files, 1 or more."""
     remembered: int | None
     """Descriptor of what earlier scans know, to be read; None for none."""
     learned: int | None
@@ -76,6 +86,9 @@ class Job(TypedDict):
     """How many follow."""
     kinds: NotRequired[list[str]]
     """Kinds of the materials that follow: what reads no other need not be loaded. Without it, anything may come."""
+    forbidden: NotRequired[list[str]]
+    """Globs: what the owner of the machine forbids. Files below are in `exclude`, too; the memory of what runs from
+    there is not looked into, whatever a process of the agent's list runs by then."""
     patience: NotRequired[float]
     """Seconds without an answer after which a file system counts as hanging; 30 if it is missing."""
 
@@ -85,8 +98,10 @@ class MaterialHeader(TypedDict):
 
     type: Literal["material"]
     kind: str
+    """A `core.content.ContentKind`."""
     name: str
     size: int
+    """Bytes."""
 
 
 class WireItem(TypedDict):

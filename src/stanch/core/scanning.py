@@ -9,14 +9,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Protocol
+from typing import Annotated, Final, Protocol
 
 from pydantic import Field
 
 from stanch.core.content import ContentKind
 from stanch.core.files import Bytes
 from stanch.core.model import LooseModel
-from stanch.core.types import EndpointPath, Glob, Sha256, Text
+from stanch.core.types import EndpointPath, Exclusion, Sha256, Text
 
 MAX_LINES = 200
 """Lines of why an indicator matched, and matched strings of a rule, that are told."""
@@ -45,9 +45,13 @@ class Engine(StrEnum):
     """What found it."""
 
     IOC = "ioc"
+    """OpenIOC and STIX indicators."""
     YARA = "yara"
+    """YARA rules, in files and in memory."""
     HASHES = "hashes"
+    """Lists of hashes, of whole files."""
     CLAMAV = "clamav"
+    """The daemon of ClamAV, with its own signatures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,7 @@ class Files:
     area: Area = Area.ALL
     paths: tuple[EndpointPath, ...] = ()
     """Of CUSTOM."""
-    exclude: tuple[Glob, ...] = ()
+    exclude: tuple[Exclusion, ...] = ()
     """Left out, with everything below."""
     max_size: int | None = None
     """Bytes; larger ones are skipped, and told. None for the scanner's own bound."""
@@ -114,7 +118,8 @@ class Scan:
     engines: frozenset[Engine] = frozenset(Engine)
     """Which of them may be used, where there is material for them (ClamAV needs none of ours)."""
     hint: str = ""
-    """A regular expression: only files and processes whose whole path it finds."""
+    """A regular expression: of files, folders and links only those whose whole path it finds, and the memory only of
+    processes whose program it finds. Items of other documents (ProcessItem, PortItem, ...) are judged all the same."""
     fast: bool = False
     """The first place where a rule's string matches is enough."""
     tags: frozenset[str] = frozenset()
@@ -131,6 +136,7 @@ class SkipReason(StrEnum):
     """Why something was not looked at, or not all of it."""
 
     TOO_LARGE = "too-large"
+    """More bytes than the scan reads of one file."""
     UNREADABLE = "unreadable"
     """No right, a read error."""
     GONE = "gone"
@@ -138,7 +144,7 @@ class SkipReason(StrEnum):
     CHANGED = "changed"
     """It was written to while it was read: what was found counts, what was not found is not sure."""
     NOT_REGULAR = "not-regular"
-    """A device, a pipe, a socket."""
+    """A device, a pipe, a socket: nobody opened it, even if indicators judged it by its name, owner, times."""
     TIMED_OUT = "timed-out"
     """The rules took too long on it."""
     HANGS = "hangs"
@@ -148,11 +154,23 @@ class SkipReason(StrEnum):
     KERNEL = "kernel"
     """On a file system that the kernel makes up."""
     EXCLUDED = "excluded"
+    """The order leaves it out."""
     CRASHED = "crashed"
     """The scanner died over it, and went on without it."""
     FORBIDDEN = "forbidden"
     """The owner of the machine does not allow it."""
     OTHER = "other"
+    """None of these; the detail says what."""
+
+
+NOT_LOOKED_AT: Final = frozenset(
+    {
+        *(SkipReason.UNREADABLE, SkipReason.TIMED_OUT, SkipReason.HANGS, SkipReason.CRASHED),
+        *(SkipReason.CHANGED, SkipReason.FORBIDDEN, SkipReason.OTHER),
+    }
+)
+"""What is left out for these reasons was wanted: after that, nothing found does not mean that nothing is there. The
+others are left out as it was asked for, or hold nothing."""
 
 
 class Object(LooseModel):
@@ -259,12 +277,17 @@ class Advance(LooseModel):
     """How far it is."""
 
     files: Count = 0
+    """Looked at until now."""
     bytes: Count = 0
+    """Read until now."""
     total: Count | None = None
     """Files that there are, once that is known."""
     processes: Count = 0
+    """Whose memory was looked into until now."""
     paused: bool = False
     """It waits: on order, or since others need the machine."""
+    why: Text = ""
+    """Why it waits."""
     at: Text = ""
     """What is being looked at."""
 
@@ -285,10 +308,14 @@ class Tally(LooseModel):
     skipped: Annotated[Mapping[SkipReason, Count], Field(max_length=len(SkipReason))] = {}
     """Reason to how many."""
     findings: Count = 0
+    """How many there are."""
     complete: bool = True
-    """False if it ended before it had looked everywhere."""
+    """False if it ended before it had looked everywhere, or could not read all of a document (ProcessItem, ...) that an
+    indicator asks for."""
     why_incomplete: Text = ""
+    """Why; empty if it is complete."""
     seconds: Annotated[float, Field(ge=0)] = 0
+    """From its beginning to its end, of time that passed."""
     paused_seconds: Annotated[float, Field(ge=0)] = 0
     """Of them, waited."""
     confined: Annotated[Mapping[Annotated[str, Field(max_length=64)], Text], Field(max_length=30)] = {}
@@ -297,6 +324,11 @@ class Tally(LooseModel):
     """How its priority was lowered: measure to `yes`, or why not."""
     engines: Annotated[Mapping[Engine, Text], Field(max_length=len(Engine))] = {}
     """Engine to its version, or to why it was not used."""
+
+    @property
+    def looked_everywhere(self) -> bool:
+        """Does "nothing found" mean that nothing is there? The one rule for exit codes and results."""
+        return self.complete and NOT_LOOKED_AT.isdisjoint(self.skipped)
 
 
 Event = Loaded | Finding | Skip | Advance | Tally

@@ -257,16 +257,39 @@ class Glob(EndpointPath):
     __slots__ = ()
     type_info = TypeInfo("pattern", "/tmp/**/*.sh", "Absolute path with * ? [a-z] within a name, ** across folders.")  # noqa: S108 - an example
 
+    may_be_path: ClassVar[bool] = False
+    """Is a path without a pattern in it one, too?"""
+
     @classmethod
     def parse(cls, value: object) -> Self:
         """A path with at least one pattern in it and `**` only as a whole name; ValueError otherwise."""
         pattern = super().parse(value)
         parts = pattern.raw.split(b"/")
-        if not any(set(part) & set(b"*?[") for part in parts):
+        if not cls.may_be_path and not any(set(part) & set(b"*?[") for part in parts):
             raise ValueError(f"got {str(pattern)[:100]!r}, expected a pattern with * or ?; a path needs no pattern")
         if any(b"**" in part and part != b"**" for part in parts):
             raise ValueError(f"got {str(pattern)[:100]!r}, expected ** as a whole name between slashes")
         return pattern
+
+
+class Exclusion(Glob):
+    """What is left out: a folder or file by its path, or a pattern for several; with everything below.
+
+    A sign that means something in a pattern, and is part of a name, stands in brackets: `[*]`.
+    """
+
+    __slots__ = ()
+    type_info = TypeInfo("pattern", "/var/lib/docker", "Absolute path, or a pattern for paths as /home/*/.cache.")
+    may_be_path = True
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """A pattern, or a path; not the root, and no way up, which would leave out all or nothing: ValueError."""
+        found = super().parse(value)
+        parts = [part for part in found.raw.split(b"/") if part not in {b"", b"."}]
+        if not parts or b".." in parts:
+            raise ValueError(f"got {str(found)[:100]!r}, expected a path below / without ..")
+        return found
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------

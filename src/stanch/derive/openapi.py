@@ -1,5 +1,6 @@
 """From an action to its place in the REST API: the body of its orders, and its entry in the list of actions."""
 
+from functools import cache
 from typing import Any, cast
 
 from pydantic import Field, create_model
@@ -16,6 +17,7 @@ class OrderBody(OrderCommon):
     """Parameters of the action."""
 
 
+@cache
 def order_body(action: AnyAction) -> type[OrderBody]:
     """The body of an action's orders: the fields of every order, and `params` of its own type."""
     needed = any(info.is_required() for info in action.params.model_fields.values())
@@ -24,6 +26,8 @@ def order_body(action: AnyAction) -> type[OrderBody]:
         f"{action.params.__name__}Order",
         __base__=OrderBody,
         __doc__=action.summary,
+        # There is no class statement whose docstrings could be found; looking for it is most of a server's start.
+        __cls_kwargs__={"use_attribute_docstrings": False},
         params=(action.params, params),
         **(_confirm() if action.typed else {}),
     )
@@ -42,6 +46,7 @@ def _empty(action: AnyAction) -> dict[str, Any]:
     return {"default_factory": action.params}
 
 
+@cache
 def action_view(action: AnyAction) -> ActionView:
     """An action, as `GET /api/v1/actions` shows it."""
     return ActionView(

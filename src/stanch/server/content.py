@@ -8,24 +8,29 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import structlog
 from sqlalchemy import Connection
 
 from stanch.core.content import MAX_PACK_BYTES, RESERVED
-from stanch.core.errors import Conflict, Invalid, Unavailable
+from stanch.core.errors import Conflict, Invalid, NotFound, Unavailable
 from stanch.core.policy import Permission, Principal
 from stanch.core.rest_content import (
     ContentDetail,
+    ContentRoom,
     ContentView,
     ForGroups,
     Imported,
+    KeptVersion,
     Lint,
+    Prune,
+    Pruned,
     Publish,
     VersionDetail,
+    VersionView,
 )
-from stanch.server import audit, content_rows, groups
+from stanch.server import audit, content_retention, content_rows, groups
 from stanch.server.clock import Clock
 from stanch.server.content_lint import Linter
 from stanch.server.content_packs import Arrived, Packs, too_large
@@ -56,13 +61,21 @@ class ContentDesk:
     """The content of this server."""
 
     def __init__(
-        self, *, packs: Packs, database: Database, listeners: Listeners, linter: Linter | None = None, now: Clock
+        self,
+        *,
+        packs: Packs,
+        database: Database,
+        listeners: Listeners,
+        linter: Linter | None = None,
+        now: Clock,
+        most: int = content_retention.MAX_BYTES,
     ) -> None:
         self.packs = packs
         self._database = database
         self._listeners = listeners
         self._linter = linter or Linter()
         self._now = now
+        self._most = most
         self._under_way = 0
         # Between the look whether a pack is needed and its coming or going, nobody else may decide the same.
         self._files = asyncio.Lock()
@@ -80,6 +93,28 @@ class ContentDesk:
     async def version(self, name: str, number: int) -> VersionDetail:
         """One version, and what is in it; NotFound."""
         return await self._database.read(lambda connection: content_rows.version(connection, name, number))
+
+    async def room(self) -> ContentRoom:
+        """How much content there is, and may be."""
+        return await self._database.read(lambda connection: content_retention.room(connection, self._most))
+
+    async def read(
+        self, principal: Principal, name: str, number: int, *, detail: Mapping[str, Any]
+    ) -> tuple[VersionDetail, BinaryIO]:
+        """A version, and its pack, which the caller closes; it stands in the audit. Denied, NotFound."""
+        principal.require(Permission.CONTENT)
+        found = await self.version(name, number)
+        try:
+            pack = await asyncio.to_thread(self.packs.path(found.sha256).open, "rb")
+        except OSError as error:
+            raise NotFound(
+                "The pack of this version cannot be read on the server",
+                got=error.strerror,
+                hint="Import the files again.",
+            ) from error
+        told = {"version": number, "sha256": found.sha256, **detail}
+        await self._database.write(lambda connection: self._note(connection, principal, "content-download", name, told))
+        return found, pack
 
     # --- importing ---------------------------------------------------------------------------------------------------
 
@@ -152,6 +187,7 @@ class ContentDesk:
                     about = {"version": meanwhile, "rules": row["rules"], "problems": row["problems"]}
                     self._note(connection, principal, "content-looked-again", name, {**about, **detail})
                 return Imported(new=False, version=content_rows.version(connection, name, meanwhile))
+            content_retention.refuse_too_much(connection, digest, int(row["size"]), self._most)
             number = content_rows.add(connection, row, arrived.index.kind)
             about = {key: row[key] for key in ("sha256", "size", "files", "rules", "problems", "note")}
             told = {"version": number, "kind": arrived.index.kind, **about, **detail}
@@ -240,6 +276,7 @@ class ContentDesk:
 
         def unit(connection: Connection) -> str:
             version = content_rows.version(connection, name, number)
+            _refuse_ordered(connection, version)
             # Whoever could go back to it loses that: their groups must be in reach.
             _reached(connection, principal, content_rows.groups_with(connection, name, number))
             content_rows.remove(connection, name, number, by=principal.name, at=now)
@@ -250,6 +287,32 @@ class ContentDesk:
         async with self._files:
             digest = await self._database.write(unit)
             await self._drop_unused([digest])
+
+    async def prune(self, principal: Principal, name: str, wanted: Prune) -> Pruned:
+        """Remove the versions of a content that nobody needs; NotFound, Denied."""
+        principal.require(Permission.CONTENT)
+        now = self._now()
+
+        def unit(connection: Connection) -> tuple[Pruned, Sequence[str]]:
+            content_rows.find(connection, name)
+            kept = content_retention.reasons(connection, name, wanted.keep)
+            going = [one for one in content_rows.versions(connection, name) if one.version not in kept]
+            before = content_rows.used(connection)
+            for one in going:
+                _reached(connection, principal, content_rows.groups_with(connection, name, one.version))
+                if not wanted.dry_run:
+                    content_rows.remove(connection, name, one.version, by=principal.name, at=now)
+            gone = before - content_rows.used(connection)
+            if going and not wanted.dry_run:
+                told = {"versions": [one.version for one in going], "keep": wanted.keep}
+                self._note(connection, principal, "content-prune", name, told)
+            freed = sum({one.sha256: one.size for one in going if wanted.dry_run or one.sha256 in gone}.values())
+            return _pruned(name, wanted, going, kept, freed), sorted(gone)
+
+        async with self._files:
+            pruned, digests = await self._database.write(unit)
+            await self._drop_unused(digests)
+        return pruned
 
     async def recover(self) -> None:
         """At start: remove the files that a crash left without a version."""
@@ -294,6 +357,16 @@ def _row(name: str, arrived: Arrived, lint: Lint, note: str) -> dict[str, Any]:
         "note": note,
         "lint": lint.model_dump(mode="json", exclude_defaults=True),
     }
+
+
+def _pruned(name: str, wanted: Prune, going: Sequence[VersionView], kept: Mapping[int, str], freed: int) -> Pruned:
+    return Pruned(
+        content=name,
+        dry_run=wanted.dry_run,
+        removed=tuple(going),
+        kept=tuple(KeptVersion(version=one, why=why) for one, why in kept.items()),
+        freed=freed,
+    )
 
 
 def _reached(connection: Connection, principal: Principal, some: Sequence[str]) -> Sequence[str]:
@@ -350,6 +423,17 @@ def _refuse_useless(version: VersionDetail) -> None:
         )
 
 
+def _refuse_ordered(connection: Connection, version: VersionDetail) -> None:
+    order = content_retention.in_orders(connection, version.content).get(version.version)
+    if order is not None:
+        raise Conflict(
+            f"An order that is under way may use version {version.version} of {version.content}",
+            got=order,
+            expected="a version that no open order refers to",
+            hint=f"Wait until it is over (`stanch order show {order} --wait`), or cancel it.",
+        )
+
+
 def _refuse_unpublished(name: str, current: Mapping[str, int], some: Sequence[str] | None) -> None:
     missing = [one for one in some or () if one not in current] or ([] if current else ["any group"])
     if missing:
@@ -357,4 +441,5 @@ def _refuse_unpublished(name: str, current: Mapping[str, int], some: Sequence[st
             f"No version of {name} is current for {', '.join(missing[:5])}",
             got=f"current for {', '.join(current)}" if current else "current for no group",
             expected="a group for which one is",
+            hint=f"`stanch content show {name}` says for which.",
         )

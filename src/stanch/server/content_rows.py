@@ -303,7 +303,7 @@ def _next(connection: Connection, name: str, kind: str) -> int:
             f"{name} has too many versions",
             got=count + 1,
             expected=f"at most {MAX_VERSIONS}",
-            hint=f"Remove some with `stanch content delete {name} VERSION`.",
+            hint=f"`stanch content prune {name} --dry-run` shows which of them nobody needs.",
         )
     connection.execute(update(content).where(content.c.name == name).values(kind=kind, newest=there.newest + 1))
     return int(there.newest) + 1

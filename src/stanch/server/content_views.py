@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -13,14 +14,29 @@ from stanch.server.store.tables import notices
 
 REFUSED = "content-not-loaded"
 """The detection by which an endpoint tells it: its detail has `name` and `refused`, the version."""
+LOADED = "content-loaded"
+"""The notice by which it takes that back: `name` and `loaded`, the version."""
 
 MAX_NOTICES = 20_000
 """The newest of them that are looked at."""
 MAX_OF_EACH = 2 * MAX_PACKS
 """Of one endpoint: whoever tells more must not hide what the others tell."""
 
-Told = Mapping[tuple[str, int], frozenset[str]]
-"""Content and version to the endpoints that could not load it."""
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Who could not load a version."""
+
+    now: frozenset[str]
+    """Endpoints that still cannot."""
+    before: frozenset[str]
+    """Endpoints that could not, and have loaded it since."""
+
+
+_NOBODY = _Told(frozenset(), frozenset())
+
+Told = Mapping[tuple[str, int], _Told]
+"""Content and version to what was told of it."""
 
 
 def views_of(connection: Connection) -> list[ContentView]:
@@ -49,7 +65,7 @@ def _views(connection: Connection, rows: Sequence[Row[Any]]) -> Iterator[dict[st
             "newest": versions[0].version if versions else None,
             "published": published,
             "endpoints": len(having.get(row.name, {})),
-            "refused": _refused(having.get(row.name, {}), told, published),
+            **_refused(having.get(row.name, {}), told, published),
         }
 
 
@@ -62,30 +78,41 @@ def _by_name(wanted: Mapping[str, Sequence[PackRef]]) -> Mapping[str, Mapping[st
     return found
 
 
-def _refused(having: Mapping[str, PackRef], told: Told, published: Sequence[Publication]) -> int:
-    """How many of those who should have a version have told that it does not load."""
+def _refused(having: Mapping[str, PackRef], told: Told, published: Sequence[Publication]) -> Mapping[str, int]:
+    """How many of those who should have a version cannot load it now, and how many could not before."""
     current = {one.version for one in published}
-    return sum(
-        endpoint in told.get((ref.name, ref.version), ()) for endpoint, ref in having.items() if ref.version in current
-    )
+    said = [
+        (endpoint, told.get((ref.name, ref.version), _NOBODY))
+        for endpoint, ref in having.items()
+        if ref.version in current
+    ]
+    return {
+        "refused": sum(endpoint in one.now for endpoint, one in said),
+        "refused_before": sum(endpoint in one.before for endpoint, one in said),
+    }
 
 
 def _not_loaded(connection: Connection) -> Told:
+    """Of each endpoint and version, what it has told last counts."""
     newest = func.row_number().over(partition_by=notices.c.endpoint, order_by=notices.c.id.desc())
     told = (
-        select(notices.c.id, notices.c.endpoint, notices.c.detail, newest.label("newest"))
-        .where(notices.c.kind == REFUSED)
+        select(notices.c.id, notices.c.endpoint, notices.c.kind, notices.c.detail, newest.label("newest"))
+        .where(notices.c.kind.in_((REFUSED, LOADED)))
         .subquery()
     )
     query = (
-        select(told.c.endpoint, told.c.detail)
+        select(told.c.endpoint, told.c.kind, told.c.detail)
         .where(told.c.newest <= MAX_OF_EACH)
         .order_by(told.c.id.desc())
         .limit(MAX_NOTICES)
     )
-    found: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
-    for endpoint, detail in connection.execute(query):
-        name, version = detail.get("name"), detail.get("refused")
+    last: dict[tuple[str, int], dict[str, str]] = {}
+    for endpoint, kind, detail in connection.execute(query):
+        name, version = detail.get("name"), detail.get("refused" if kind == REFUSED else "loaded")
         if isinstance(name, str) and isinstance(version, int):
-            found[name, version].add(endpoint)
-    return {key: frozenset(some) for key, some in found.items()}
+            last.setdefault((name, version), {}).setdefault(endpoint, kind)
+    return {key: _Told(_having(some, REFUSED), _having(some, LOADED)) for key, some in last.items()}
+
+
+def _having(last: Mapping[str, str], kind: str) -> frozenset[str]:
+    return frozenset(endpoint for endpoint, one in last.items() if one == kind)

@@ -28,6 +28,7 @@ from stanch.server.bus.in_process import Bus
 from stanch.server.clock import Clock
 from stanch.server.dispatch import Claimed
 from stanch.server.ids import new_id
+from stanch.server.progress import ProgressBoard
 from stanch.server.store.database import Database
 from stanch.server.store.tables import orders, tasks
 
@@ -130,6 +131,8 @@ class Orders:
         self._bus = bus
         self._now = now
         self._delivery = delivery
+        self.progress = ProgressBoard(now)
+        """How far those are that run."""
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -170,15 +173,31 @@ class Orders:
 
     async def get(self, order: str) -> OrderView:
         """An order with its tasks; NotFound."""
-        return await self._database.read(lambda connection: order_views.one_order(connection, order))
+        return self._with_progress(
+            await self._database.read(lambda connection: order_views.one_order(connection, order))
+        )
 
     async def list(self, *, after: str | None = None, limit: int = 50) -> tuple[list[OrderView], str | None]:
         """Orders, newest first, without tasks; and the id to go on from."""
-        return await self._database.read(lambda connection: order_views.page_of_orders(connection, after, limit))
+        found, following = await self._database.read(
+            lambda connection: order_views.page_of_orders(connection, after, limit)
+        )
+        paused = self.progress.paused()
+        return [one.model_copy(update={"paused": paused.get(one.id, 0)}) for one in found], following
 
     async def task(self, task: str) -> TaskView:
         """A task; NotFound."""
-        return await self._database.read(lambda connection: order_views.one_task(connection, task))
+        found = await self._database.read(lambda connection: order_views.one_task(connection, task))
+        return self._told(found)
+
+    def _with_progress(self, view: OrderView) -> OrderView:
+        ones = tuple(self._told(one) for one in view.tasks)
+        paused = sum(one.progress is not None and bool(one.progress.paused) for one in ones)
+        return view.model_copy(update={"tasks": ones, "paused": paused})
+
+    def _told(self, view: TaskView) -> TaskView:
+        told = None if view.state.final else self.progress.of(view.id)
+        return view if told is None else view.model_copy(update={"progress": told})
 
     async def cancel(self, principal: Principal, order: str) -> OrderView:
         """Cancel what was not sent, ask the endpoints to stop the rest; Conflict if everything is final already."""
@@ -279,6 +298,9 @@ class Orders:
         return _Move(event, task.state, _Moved(report.task, task.order, endpoint, state), row)
 
     def _publish(self, moved: Sequence[_Moved]) -> None:
+        for one in moved:
+            if one.state.final:
+                self.progress.drop(one.task)
         if self._bus.listened_to:
             for one in moved:
                 self._bus.publish(one.event())
@@ -287,18 +309,35 @@ class Orders:
 def _checked(
     report: Report, action: AnyAction | None, *, dry_run: bool
 ) -> tuple[State, Model | None, ErrorBody | None]:
-    """State, result and error to keep. What an endpoint says is hostile until it fits the action's own types."""
-    if report.state is not State.DONE or action is None or report.result is None:
+    """State, result and error to keep. What an endpoint says is hostile until it fits the action's own types.
+
+    A task that has failed, or was stopped, may tell beside its error what it has found until then; fields that only a
+    newer agent knows are left out (`Action.parse_result`).
+    """
+    if action is None or report.result is None or not report.state.final:
         # Done without a result: it was too large to be sent, and the error says so.
         return report.state, None, report.error
+    if report.state is not State.DONE:
+        return report.state, _partial(report.result, action, dry_run=dry_run), report.error
     try:
         if dry_run:
-            return State.DONE, Plan.model_validate(report.result), None
+            return State.DONE, Plan.model_validate(report.result, extra="ignore"), None
         return State.DONE, action.parse_result(report.result), None
     except ValidationError as error:
         return State.FAILED, None, invalid_fields("The plan is not of its type", error).body()
     except Invalid as error:
         return State.FAILED, None, error.body()
+
+
+def _partial(result: Mapping[str, Any], action: AnyAction, *, dry_run: bool) -> Model | None:
+    """What a task tells that has not come to its end; nothing if that is not of its type: its error counts."""
+    if dry_run:
+        return None
+    try:
+        parsed: Model = action.parse_result(result)
+    except Invalid:
+        return None
+    return parsed
 
 
 _MOVE = {

@@ -57,9 +57,14 @@ def taken(measures: Mapping[str, Callable[[], None]]) -> dict[str, str]:
 def no_way_back(libc: ctypes.CDLL) -> dict[str, Callable[[], None]]:
     """Measures that every worker takes: it dies with its parent, and no program gives it back what it gave up."""
     return {
-        "dies_with_parent": lambda: prctl(libc, _SET_PDEATHSIG, signal.SIGKILL),
+        "dies_with_parent": lambda: die_with_parent(libc),
         "no_new_privileges": lambda: prctl(libc, _SET_NO_NEW_PRIVS, 1),
     }
+
+
+def die_with_parent(libc: ctypes.CDLL | None = None) -> None:
+    """Whoever started this process takes it with him. OSError."""
+    prctl(libc or ctypes.CDLL(None, use_errno=True), _SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _tried(measure: Callable[[], None]) -> str:

@@ -24,6 +24,10 @@ _ENOSYS = 0x00050026
 _WRITES = 0o1 | 0o2 | 0o100 | 0o1000
 """O_WRONLY, O_RDWR, O_CREAT, O_TRUNC."""
 _CLONE_THREAD = 0x10000
+_FORKS = (0x1200011, 17)
+"""The flags of fork as glibc and as musl have them: SIGCHLD, and where the kernel notes the number of the child."""
+_PRCTL = (1, 22)
+"""PR_SET_PDEATHSIG, PR_SET_SECCOMP: to end with the parent, and to give up more."""
 _FCNTL = (1, 2, 3, 1024, 1025, 1030)
 """F_GETFD, F_SETFD, F_GETFL, F_SETLEASE, F_GETLEASE, F_DUPFD_CLOEXEC: nothing that sends signals to others."""
 _X32 = 0x40000000
@@ -80,7 +84,9 @@ class Scanning:
     """Answered with ENOSYS: its flags are in memory, where a filter cannot look; the library takes clone then."""
     fcntl: int
     messages: tuple[int, ...]
-    """On a socket that it was given: only for clamd."""
+    """On a socket that it was given: only for clamd, and between the processes of the worker."""
+    prctl: int
+    wait: int
 
 
 _SCANNING_X86_64 = Scanning(
@@ -106,6 +112,8 @@ _SCANNING_X86_64 = Scanning(
     435,
     72,
     (44, 45, 46, 47),  # sendto, recvfrom, sendmsg, recvmsg
+    157,
+    61,
 )
 _SCANNING_AARCH64 = Scanning(
     (
@@ -121,6 +129,8 @@ _SCANNING_AARCH64 = Scanning(
     435,
     25,
     (206, 207, 211, 212),  # sendto, recvfrom, sendmsg, recvmsg
+    167,
+    260,
 )
 SCANNING: Mapping[str, Scanning] = {"x86_64": _SCANNING_X86_64, "aarch64": _SCANNING_AARCH64}
 """By what `uname -m` says."""
@@ -131,18 +141,25 @@ def program(machine: Machine) -> bytes:
     return b"".join(_instructions(machine, ()))
 
 
-def scanning_program(machine: Machine, scanning: Scanning, *, messages: bool) -> bytes:
-    """The filter of a worker that scans; `messages` lets it talk to sockets that it has."""
-    return b"".join(_instructions(machine, tuple(_scanning(scanning, messages=messages))))
+def scanning_program(machine: Machine, scanning: Scanning, *, messages: bool, forks: bool = False) -> bytes:
+    """The filter of a worker that scans; `messages` lets it talk to sockets that it has.
+
+    `forks` lets it become several processes, and take another filter then, which is without that.
+    """
+    return b"".join(_instructions(machine, tuple(_scanning(scanning, messages=messages, forks=forks))))
 
 
-def _scanning(scanning: Scanning, *, messages: bool) -> Iterator[bytes]:
+def _scanning(scanning: Scanning, *, messages: bool, forks: bool) -> Iterator[bytes]:
     allow, refuse = _instruction(_RETURN, _ALLOW), _instruction(_RETURN, _EPERM)
-    yield from _answer((*scanning.reading, *(scanning.messages if messages else ())), (allow,))
+    yield from _answer((scanning.wait, *scanning.reading, *(scanning.messages if messages else ())), (allow,))
     writes = (_instruction(_LOAD, _THIRD_ARGUMENT), _instruction(_ANY_BIT, _WRITES, no=1), refuse, allow)
     yield from _answer((scanning.openat,), writes)
-    thread = (_instruction(_LOAD, _FIRST_ARGUMENT), _instruction(_ANY_BIT, _CLONE_THREAD, yes=1), refuse, allow)
-    yield from _answer((scanning.clone,), thread)
+    fork = tuple(_answer(_FORKS, (allow,))) if forks else ()
+    thread = (_instruction(_ANY_BIT, _CLONE_THREAD, yes=1), refuse, allow)
+    yield from _answer((scanning.clone,), (_instruction(_LOAD, _FIRST_ARGUMENT), *fork, *thread))
+    if forks:
+        options = tuple(_answer(_PRCTL, (allow,)))
+        yield from _answer((scanning.prctl,), (_instruction(_LOAD, _FIRST_ARGUMENT), *options, refuse))
     yield from _answer((scanning.clone3,), (_instruction(_RETURN, _ENOSYS),))
     commands = tuple(_answer(_FCNTL, (allow,)))
     yield from _answer((scanning.fcntl,), (_instruction(_LOAD, _SECOND_ARGUMENT), *commands, refuse))

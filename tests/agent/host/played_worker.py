@@ -59,6 +59,24 @@ def child(log):
     log({"pids": [os.getpid(), one.pid]})
 
 
+def holder(log):
+    """A child that leaves the session and holds all streams, after which the worker itself ends."""
+    one = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    log({"holder": one.pid})
+
+
+def flood(_job, line):
+    """The same line for ever."""
+    while True:
+        sys.stdout.buffer.write(line.encode() + b"\n")
+
+
+def complain(_job, count):
+    for _ in range(count):
+        sys.stderr.buffer.write(b"x" * 10_000)
+    sys.stderr.buffer.flush()
+
+
 def environment(log):
     log({"environ": dict(os.environ), "cwd": str(Path.cwd()), "nice": os.nice(0), "sid": os.getsid(0)})
 
@@ -70,6 +88,8 @@ DOES = {
     "long": lambda _job, size: say({"type": "events", "events": [], "filler": "x" * size}),
     "learn": lambda job, text: os.write(job["learned"], text.encode()),
     "die": lambda _job, number: os.kill(os.getpid(), number),
+    "flood": flood,
+    "complain": complain,
     "hang": lambda _job, _value: time.sleep(1000),
 }
 """Steps that take the job and a value."""
@@ -78,6 +98,7 @@ LOGS = {
     "all": until_all,
     "hear": lambda log: log(read()),
     "child": child,
+    "holder": holder,
     "environment": environment,
 }
 """Steps that write down what they met."""

@@ -170,7 +170,8 @@ def of_files(path: Path) -> Iterator[Case]:
     if born > 0:  # not every file system keeps it
         values["Created"] = _day(born)
     for name, content in values.items():
-        yield f"FileItem/{name}", "is", str(content), [str(path)]
+        above = [f"{one}?" for one in path.parents] if name in {"Created", "Changed"} else []  # in the same second?
+        yield f"FileItem/{name}", "is", str(content), [str(path), *above]
 
 
 # --- processes and ports ---------------------------------------------------------------------------------------------

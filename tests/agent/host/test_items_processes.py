@@ -19,9 +19,10 @@ from stanch.agent.host.items import Parts
 from stanch.agent.host.items_processes import about, all_pids, outline, with_and_without_remark
 from stanch.agent.host.patience import MOST_HANGING
 from stanch.agent.host.procfs import read_stat
+from stanch.core.errors import ForbiddenHere
 from stanch.core.ioc.terms import DOCUMENTS
 from stanch.core.scanning import Object
-from stanch.core.types import MAX_PATH_BYTES
+from stanch.core.types import MAX_PATH_BYTES, EndpointPath
 from tests.agent.host.items_world import collect, found, only, pids, program_of
 from tests.fakes.waiting import wait_until
 
@@ -307,3 +308,22 @@ def test_the_remark_of_a_deleted_file_is_taken_off_and_kept():
     """An indicator names the path, and the kernel's words may be asked for too."""
     assert with_and_without_remark("/tmp/x (deleted)") == ("/tmp/x", "/tmp/x (deleted)")
     assert with_and_without_remark("/tmp/x") == ("/tmp/x",)
+
+
+@needs_root
+async def test_of_a_forbidden_program_neither_memory_nor_content_is_read(child, tmp_path):
+    """The process is there, without what the owner of the machine keeps to himself; that something lacks is told."""
+    outer = child(HOLDS, "a text")
+    (inner,) = [pid for pid in all_pids("/proc") if (one := read_stat(pid)) and one.parent == outer.pid]
+
+    def forbid(path: EndpointPath) -> None:
+        if path == program_of(inner):
+            raise ForbiddenHere("not here", got=path)
+
+    asked, missed = {"pid", "Sha256sum", "StringList/string"}, list[str]()
+    parts = only(tmp_path / "proc", inner)
+    (allowed,) = await collect("ProcessItem", asked, parts)
+    (one,) = await collect("ProcessItem", asked, replace(parts, forbidden=forbid), missed=missed)
+    assert (allowed.values.keys(), one.values.keys()) == (asked, {"pid"})
+    assert f"process {inner} runs a program that the local policy forbids" in missed[0]
+    assert "was not hashed" in missed[0]

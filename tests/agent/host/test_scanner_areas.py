@@ -1,12 +1,14 @@
 """Where a scan looks, by area."""
 
 import os
+import threading
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.agent.host.scanner_areas import Place, places, targets
+from stanch.agent.host.patience import Patience
+from stanch.agent.host.scanner_areas import Place, patiently, places, targets
 from stanch.core.scan_wire import MAX_BATCH
 from stanch.core.scanning import Area, Files
 from stanch.core.types import EndpointPath
@@ -48,6 +50,23 @@ def test_critical_are_boot_files_modules_and_what_every_program_loads(tmp_path):
         str(tmp_path / "etc" / "ld.so.preload"),
         *("/nowhere/a.so", "/nowhere/b.so", "/nowhere/c.so"),
     ]
+
+
+def test_a_name_that_does_not_answer_is_told_and_left_out():
+    """A file system that hangs ends no scan: the others are looked at."""
+    answers, hanging = threading.Event(), list[str]()
+
+    def ask(path):
+        if path == "/hangs":
+            answers.wait()
+        return path.upper()
+
+    lead = patiently(Patience("names", seconds=0.2), hanging.append)
+    try:
+        assert lead(["/a", "/hangs", "/b"], ask) == {"/a": "/A", "/b": "/B"}
+        assert hanging == ["/hangs"]
+    finally:
+        answers.set()
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=20), st.integers(0, 1300))

@@ -1,14 +1,16 @@
 """What the worker is given, and what it is not given."""
 
+import asyncio
 import os
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from stanch.agent.host.scanner_feeding import Feeder
 from stanch.core.errors import ActionFailed, Invalid, VerificationFailed
-from stanch.core.ioc.items import Item
+from stanch.core.ioc.items import NOT_LOOKED_AT, Item
 from stanch.core.scan_wire import OpenedFile
 from stanch.core.scanning import (
     Area,
@@ -17,8 +19,10 @@ from stanch.core.scanning import (
     Skip,
     SkipReason,
 )
-from stanch.core.types import EndpointPath, Glob
+from stanch.core.types import EndpointPath, Exclusion
 from tests.agent.host.scanner_bench import BEGIN, END, LOADED, Bench, a_scan, events, material, run
+
+SLEEP = Path("/bin/sleep").resolve()
 
 
 @pytest.fixture
@@ -31,14 +35,19 @@ async def test_the_worker_is_given_the_job_the_bytes_and_the_names(bench):
     data = os.urandom(700_000)
     scan = a_scan(
         materials=(material(data),),
-        files=Files(area=Area.CUSTOM, paths=(EndpointPath("/tmp"),), exclude=(Glob("/tmp/a*"),), max_size=5),
+        files=Files(
+            area=Area.CUSTOM,
+            paths=(EndpointPath("/tmp"),),
+            exclude=(Exclusion("/tmp/a*"), Exclusion("/tmp/c/"), Exclusion("/tmp/b/**")),
+            max_size=5,
+        ),
         fast=True,
         limits=Limits(per_object=timedelta(seconds=7), findings=3),
     )
     await run(bench.scanner([*BEGIN, ["all", None], END]), scan)
     (job,) = bench.jobs()
     assert (job["exclude"], job["max_size"], job["fast"], job["per_object"], job["findings"]) == (
-        ["/tmp/a*"],
+        ["/tmp/a*", "/tmp/a*/**", "/tmp/c", "/tmp/c/**", "/tmp/b/**"],
         5,
         True,
         7,
@@ -73,7 +82,7 @@ async def test_only_what_is_wanted_is_collected(bench):
         return collect
 
     bench.more["collectors"] = {name: collector(name) for name in ("PortItem", "UserItem", "DiskItem", "FileItem")}
-    documents = {"PortItem": ["a", "b"], "UserItem": ["a"], "FileItem": ["FullPath"], "NoItem": ["x"]}
+    documents = {"PortItem": ["a", "b"], "UserItem": ["a"], "FileItem": ["FullPath"]}
     wants = ["say", {"type": "wants", "documents": documents, "files": False}]
     await run(bench.scanner([["open", None], LOADED, wants, ["all", None], END]), a_scan(documents={"UserItem": False}))
     assert asked == [("PortItem", frozenset({"a", "b"}))]
@@ -94,7 +103,53 @@ async def test_a_document_that_cannot_be_known_is_told(bench):
     wants = ["say", {"type": "wants", "documents": {"PortItem": ["a"]}, "files": False}]
     told = await run(bench.scanner([["open", None], LOADED, wants, ["all", None], END]))
     assert [one.name for one in told if isinstance(one, Skip)] == ["PortItem"]
+    assert not told[-1].complete
+    assert "PortItem" in told[-1].why_incomplete
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_what_came_before_a_document_failed_is_judged_and_the_rest_is_not_known(bench, there):
+    """The items that came are sent, then one of which nothing is known: only that if nobody collects them."""
+
+    async def collect(_paths):
+        yield [Item(document="PortItem", name="first", values={"a": (1,)})]
+        raise Invalid("no more")
+
+    bench.more["collectors"] = {"PortItem": collect} if there else {}
+    wants = ["say", {"type": "wants", "documents": {"PortItem": ["a"]}, "files": False}]
+    told = await run(bench.scanner([["open", None], LOADED, wants, ["all", None], END]))
+    sent = [one for message in bench.heard("items") for one in message["items"]]
+    assert [one["name"] for one in sent] == ["first"] * there + [NOT_LOOKED_AT]
+    assert sent[-1]["values"] == {}
+    assert not told[-1].complete
+
+
+async def test_files_that_are_not_scanned_are_not_known(bench):
+    """An indicator that denies something of a file says nothing where no files are looked at; that was asked for."""
+    wants = ["say", {"type": "wants", "documents": {"FileItem": ["FullPath"]}, "files": True}]
+    told = await run(bench.scanner([["open", None], LOADED, wants, ["all", None], END]), a_scan(files=None))
+    assert [one for message in bench.heard("items") for one in message["items"]] == [
+        {"document": "FileItem", "name": NOT_LOOKED_AT, "values": {}, "about": {}}
+    ]
     assert told[-1].complete
+
+
+async def test_the_memory_of_a_forbidden_program_is_left_out_and_told(bench):
+    """What runs below a forbidden folder is not named to the worker, which also gets the folder as a pattern."""
+    folder = str(SLEEP.parent)
+    child = await asyncio.create_subprocess_exec(SLEEP, "60")
+    try:
+        bench.more["forbidden"] = lambda: (EndpointPath(folder),)
+        scan = a_scan(files=None, memory=True, pids=(child.pid,))
+        told = await run(bench.scanner([*BEGIN, ["all", None], END]), scan)
+    finally:
+        child.kill()
+        await child.wait()
+    assert [(one.name, one.reason) for one in told if isinstance(one, Skip)] == [
+        (f"sleep ({child.pid})", SkipReason.FORBIDDEN)
+    ]
+    assert not bench.heard("processes")
+    assert bench.jobs()[0]["forbidden"] == [folder, f"{folder}/**"]
 
 
 async def test_what_the_owner_forbids_is_left_out_and_told(bench):

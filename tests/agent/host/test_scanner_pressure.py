@@ -1,9 +1,21 @@
 """When a scan steps back: for others, not for itself, and never for ever."""
 
+import os
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.agent.host.scanner_pressure import HIGH, LONGEST, LOOK, Patient, State, read_totals
+from stanch.agent.host.scanner_pressure import (
+    HIGH,
+    LITTLE_BYTES,
+    LITTLE_PROCESSOR,
+    LITTLE_TIME,
+    SHORT,
+    Patient,
+    State,
+    processor_time,
+    read_totals,
+)
 
 SECOND = 1_000_000
 
@@ -17,7 +29,7 @@ class Machine:
         self.patient = Patient()
         self.worked = self.waited = 0.0
 
-    def second(self, resource: str = "io", *, others: float = 0.0, own: float = 0.0) -> bool:
+    def second(self, resource: str = "io", *, others: float = 0.0, own: float = 0.0, little: bool = False) -> bool:
         """One second passes, in which others wait so much, and the scan, if it works."""
         paused = self.patient.paused
         share = others if paused else max(others, own)
@@ -25,7 +37,7 @@ class Machine:
         self.totals[resource] += int(share * SECOND)
         self.waited += paused
         self.worked += not paused
-        return self.patient.tell(self.now, dict(self.totals))
+        return self.patient.tell(self.now, dict(self.totals), little=little)
 
 
 def test_a_quiet_machine_is_scanned_without_a_pause():
@@ -37,7 +49,8 @@ def test_a_quiet_machine_is_scanned_without_a_pause():
 def test_it_waits_while_others_wait_and_goes_on_afterwards():
     """Pressure that goes on without the scan is that of others."""
     machine = Machine()
-    machine.second()
+    for _ in range(20):
+        machine.second()
     assert any(machine.second(others=0.9) for _ in range(5))
     for _ in range(10):
         assert machine.second(others=0.9)
@@ -59,7 +72,8 @@ def test_each_resource_counts():
     """Processor, disk and memory, each with its own measure."""
     for resource in HIGH:
         machine = Machine()
-        machine.second()
+        for _ in range(10):
+            machine.second()
         for _ in range(5):
             machine.second(resource, others=1.0)
         assert machine.patient.state is State.WAITS, resource
@@ -86,7 +100,56 @@ def test_a_scan_takes_at_most_about_twice_its_time(seconds):
     machine = Machine()
     for others, own in seconds:
         machine.second(others=others, own=own)
-    assert machine.waited <= machine.worked + LONGEST + LOOK + 2
+    assert machine.waited <= machine.worked + SHORT + 2
+
+
+@given(st.lists(st.floats(0, 1), max_size=200))
+def test_one_that_has_hardly_done_anything_does_not_wait(seconds):
+    """Whatever others wait for: they do not wait for that."""
+    machine = Machine()
+    assert not any(machine.second(others=others, little=True) for others in seconds)
+
+
+def test_a_short_scan_waits_a_short_time():
+    """The longer it has worked, the longer it may wait; the first pause is no minute."""
+    machine = Machine()
+    for _ in range(4):
+        machine.second()
+    for _ in range(60):
+        machine.second(others=1.0)
+        assert machine.waited <= machine.worked + SHORT + 1
+
+
+def test_little_is_little_of_everything():
+    """Time of the processor, bytes and time itself: much of one of them is enough to step back."""
+    patient = Patient()
+    assert patient.has_done_little(0.2, 40_000)
+    assert not patient.has_done_little(LITTLE_PROCESSOR, 0)
+    assert not patient.has_done_little(0, LITTLE_BYTES)
+    patient.worked = LITTLE_TIME
+    assert not patient.has_done_little(0, 0)
+
+
+def test_the_processor_time_is_that_of_all_processes_of_a_worker(tmp_path):
+    """What it has forked works for it; of whoever is gone, or says nonsense, nothing is counted."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    for pid, children, user in ((5, b"6 7", ticks), (6, b"", 2 * ticks)):
+        task = tmp_path / str(pid) / "task" / str(pid)
+        task.mkdir(parents=True)
+        (task / "children").write_bytes(children)
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a ) b) S {'1 ' * 10}{user} {ticks} 0 0 20 0 1 0 99\n")
+    assert processor_time(5, tmp_path) == 5.0
+    (tmp_path / "6" / "stat").write_text("nonsense")
+    assert processor_time(5, tmp_path) == 2.0
+
+
+def test_the_processor_time_of_a_real_process_is_more_than_nothing():
+    """Where the kernel counts it, it is found."""
+    before = os.times()
+    while (now := os.times()).user + now.system < before.user + before.system + 0.03:
+        pass
+    assert processor_time(os.getpid()) > 0
+    assert processor_time(2**22 + 1) == 0
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["cpu", "io", "memory", "irq"]), st.integers(0, 2**60)), max_size=50))

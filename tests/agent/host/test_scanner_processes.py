@@ -112,3 +112,13 @@ def test_a_process_that_is_not_there_is_told():
     found, skips = memory_of([4_194_303, os.getpid()], (), ours())
     assert found == []
     assert {one.reason for one in skips} == {SkipReason.GONE, SkipReason.OTHER}
+
+
+def test_a_name_that_nobody_has_is_told(tmp_path):
+    """Also beside one that somebody has: a typing error is no clean bill."""
+    program = tmp_path / "odd-name"
+    shutil.copy("/bin/sleep", program)
+    with started(str(program), "100") as process:
+        found, skips = memory_of((), ["odd-name", "odd-nmae"], ours())
+    assert [one["pid"] for one in found] == [process.pid]
+    assert [(one.name, one.reason) for one in skips] == [("process odd-nmae", SkipReason.GONE)]

@@ -1,7 +1,9 @@
 """One scan to its end, whatever becomes of its workers."""
 
+import os
 import shutil
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -122,4 +124,18 @@ async def test_clamav_that_is_not_there_is_told(bench):
     """Where it was to be asked, the numbers say why it was not."""
     told = await run(bench.scanner([*BEGIN, ["all", None], END]), a_scan(engines=frozenset(Engine)))
     assert "not there" in told[-1].engines[Engine.CLAMAV]
+    assert told[-1].complete
     assert await bench.scanner([]).engines() == {}
+
+
+async def test_clamav_that_is_there_and_dead_makes_a_scan_incomplete(bench, monkeypatch):
+    """A socket at which nobody listens is what a daemon leaves that has died: it was to be asked, and was not."""
+    monkeypatch.setattr("stanch.agent.host.clamd._trusted", lambda: {os.geteuid()})
+    path = bench.folder / "nowhere" / "run" / "clamav" / "clamd.ctl"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as line:
+        line.bind(str(path))
+    told = await run(bench.scanner([*BEGIN, ["all", None], END]), a_scan(engines=frozenset(Engine)))
+    assert not told[-1].complete
+    assert "ClamAV's daemon does not answer" in told[-1].why_incomplete
+    assert "does not answer" in told[-1].engines[Engine.CLAMAV]

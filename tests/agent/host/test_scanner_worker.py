@@ -3,11 +3,13 @@
 import asyncio
 import os
 import select
+import signal
 import sys
 from contextlib import aclosing
 
 import pytest
 
+from stanch.agent.host import scanner_worker
 from stanch.core.errors import ActionFailed
 from stanch.core.scanning import (
     Finding,
@@ -75,3 +77,32 @@ async def test_what_a_worker_complains_about_is_told(bench):
     bench.more["command"] = (sys.executable, "-I", "-c", "raise SystemExit('no such module')")
     with pytest.raises(ActionFailed, match="no such module"):
         await run(bench.scanner([]))
+
+
+async def test_whoever_holds_the_output_does_not_keep_the_scan(bench):
+    """A child that left the session and has the pipe: the scan ends with its worker's last word."""
+    scanner = bench.scanner([*BEGIN, ["holder", None], ["all", None], events(finding()), END])
+    try:
+        told = await run(scanner)
+        assert told[-1].complete
+        assert scanner.running() == ()
+    finally:
+        held = [one["holder"] for one in bench.log if "holder" in one]
+        for pid in held:
+            os.kill(pid, signal.SIGKILL)
+    assert held
+
+
+async def test_endless_complaints_do_not_keep_the_agent_busy(bench, monkeypatch):
+    """After the first of them they are read slowly, and all the same the last of them is told."""
+    waits: list[float] = []
+    monkeypatch.setattr(scanner_worker, "_SLOWLY", 0)
+    slept = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await slept(0)
+
+    monkeypatch.setattr(scanner_worker.asyncio, "sleep", sleep)
+    assert (await run(bench.scanner([*BEGIN, ["complain", 50], ["all", None], END])))[-1].complete
+    assert waits

@@ -210,6 +210,7 @@ async def test_a_sparse_file_stays_sparse(world: World) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 async def test_forty_gigabytes_of_holes(world: World) -> None:
     """Its size costs the time of a hash, and no room."""
     await sparse_there_and_back(world, 40 * 10**9)

@@ -24,6 +24,7 @@ from typing import Any
 
 import structlog
 
+from stanch.actions import isolate
 from stanch.actions import load as load_actions
 from stanch.core.action import AnyAction, Registry, Undo
 from stanch.core.autoruns import Place
@@ -31,7 +32,7 @@ from stanch.core.content import ContentKind
 from stanch.core.frames import Notice, Report
 from stanch.core.network import Peer
 from stanch.core.processes import Held
-from stanch.core.types import EndpointPath, Upload, hours, minutes
+from stanch.core.types import EndpointPath, Upload, hours, minutes, seconds
 from stanch.core.vault import Taking, Why, item_id
 from stanch.derive.commands import options_of
 from tests.agent.killing import world
@@ -267,6 +268,8 @@ def begin(folder: Path, story: str, action: str) -> None:
 def tell_all(folder: Path, story: str, action: str) -> None:
     """Undisturbed, then killed at each step; printed as they end."""
     tell, start = STORIES[story], folder / "start"
+    registry()  # imports the actions here, and not once more in every fork
+    isolate.BETWEEN_LOOKS = seconds(0)  # a closed connection is gone at once here
     begin(start, story, action)
     clean = copied(start, folder / "clean")
     assert not live(clean, tell, action, kill_at=None)

@@ -140,3 +140,20 @@ def test_the_end_of_a_list_that_was_cut_fits_no_kind(kind):
         key_of(CUT, kind)
     with pytest.raises(ValueError, match=r"\w"):
         key_of(json.loads(json.dumps(CUT)), kind)
+
+
+@pytest.mark.parametrize(
+    ("content", "value", "holds"),
+    [
+        ("{5 TO 5}", 5, False),
+        ("{5 TO 5]", 5, False),
+        ("[5 TO 5}", 5, False),
+        ("[5 TO 5]", 5, True),
+        ("{4 TO 6}", 5, True),
+        ("{4 TO 6}", 4, False),
+        ("{4 TO 6}", 6, False),
+    ],
+)
+def test_an_interval_without_its_ends_may_hold_nothing(content, value, holds):
+    """Braces leave the ends out, also where there is nothing else."""
+    assert fits(Kind.INT, "is", content, value) is holds

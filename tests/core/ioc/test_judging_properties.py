@@ -5,10 +5,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stanch.core.ioc.items import Item
+from stanch.core.ioc.items import Item, the_rest
 from stanch.core.ioc.judging import Judge
 from stanch.core.ioc.terms import DOCUMENTS
-from tests.core.ioc.judged import indicator, items, matches, patterns, several, trees, worlds
+from tests.core.ioc.judged import PATHS, indicator, items, matches, patterns, several, trees, worlds
 
 forests = st.lists(st.one_of(trees, several, several, patterns), min_size=1, max_size=4)
 crowds = st.one_of(st.lists(items(), min_size=5, max_size=7), st.lists(items(), max_size=4))
@@ -108,7 +108,82 @@ def test_every_match_says_why(roots, crowd):
 
 def test_the_documents_of_these_tests_can_be_known():
     """The random trees ask terms that are there, or the comparison would be empty."""
-    from tests.core.ioc.judged import NOT_HERE, PATHS
+    from tests.core.ioc.judged import NOT_HERE
 
     assert all(path in DOCUMENTS[document] for document, paths in PATHS.items() for path in paths)
     assert NOT_HERE[1] not in DOCUMENTS[NOT_HERE[0]]
+
+
+@settings(max_examples=250, deadline=None)
+@given(worlds(), st.sampled_from(sorted(PATHS)), st.data())
+def test_what_matches_without_the_rest_of_a_document_matches_whatever_the_rest_is(world, document, data):
+    """Of a document that was not read, or not all of it, nothing that is denied holds."""
+    roots, crowd = world
+    there = [one for one in crowd if one.document != document or data.draw(st.booleans())]
+    more = data.draw(st.lists(items(), max_size=3))
+    partly = sources(Judge([indicator(root) for root in roots]), [*there, the_rest(document)])
+
+    everything = [*crowd, *(one for one in more if one.document == document)]
+    assert partly <= sources(Judge([indicator(root) for root in roots]), everything)
+    assert partly <= sources(Judge([indicator(root) for root in roots]), there)
+
+
+@settings(max_examples=100, deadline=None)
+@given(worlds(), st.integers(0, 30))
+def test_an_end_before_all_was_combined_invents_nothing_and_names_what_it_may_have_missed(world, steps):
+    """Whoever wants it to end gets what was found until then; each indicator that is missing is limited."""
+    roots, crowd = world
+    whole, judge = (
+        sources(Judge([indicator(root) for root in roots]), crowd),
+        Judge([indicator(root) for root in roots]),
+    )
+    left = iter(range(steps))
+
+    found = {match.source for item in crowd for match in judge.see(item)}
+    found |= {match.source for match in judge.finishing(lambda: next(left, None) is not None)}
+
+    assert found <= whole
+    assert whole - found <= set(judge.limited)
+
+
+def noted(judge: Judge) -> object:
+    """All that it has taken note of."""
+    scopes = judge._scopes.values()
+    kept = [
+        {who: [(one, len(of)) for one, of in some.items()] for who, some in scope._seen.items()} for scope in scopes
+    ]
+    return dict(judge._plain), kept, [(scope.limited, scope._compared) for scope in scopes]
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds(), st.data())
+def test_an_item_that_is_of_no_concern_changes_nothing(world, data):
+    """Whoever leaves it out loses no match, and to ask takes note of nothing."""
+    roots, crowd = world
+    judge = Judge([indicator(root) for root in roots])
+
+    for item in data.draw(st.permutations([*crowd, *crowd])):
+        before = noted(judge)
+        concerns = judge.concerns(item)
+        assert before == noted(judge)
+        found = judge.see(item)
+        if not concerns:
+            assert (found, before) == ((), noted(judge))
+
+
+@settings(max_examples=250, deadline=None)
+@given(worlds(), st.integers(1, 3), st.data())
+def test_judges_that_pass_on_what_concerns_them_come_to_the_same(world, hands, data):
+    """As processes that look at files do it: the one who judges all hears only of what can matter."""
+    roots, crowd = world
+    indicators = [indicator(root) for root in roots]
+    others, all_ = [Judge(indicators) for _ in range(hands)], Judge(indicators)
+    passed_on = []
+    for item in data.draw(st.permutations(crowd)):
+        who = data.draw(st.sampled_from([None, *others]))
+        if who is None or who.concerns(item):
+            passed_on.append(item)
+        if who is not None:
+            who.see(item)
+
+    assert sources(all_, data.draw(st.permutations(passed_on))) == sources(Judge(indicators), crowd)

@@ -45,6 +45,18 @@ def test_patterns_beyond_the_bound_are_not_even_made_ready(monkeypatch):
     ]
 
 
+def test_texts_to_be_contained_are_bounded_as_patterns_are(monkeypatch):
+    """A million of them would take gigabytes; those that are compared as a whole cost nothing."""
+    monkeypatch.setattr(knowing, "MAX_STEPS", 20)
+    judge = Judge(
+        [
+            indicator(some(*(term("FileItem/FileName", "contains", "0123456789") for _ in range(5)))),
+            indicator(some(*(term("FileItem/FileName", "is", "0123456789") for _ in range(5)))),
+        ]
+    )
+    assert [one.times for one in judge.unknown] == [3]
+
+
 def test_unknown_terms_are_told_by_file():
     """Each file with its own: terms of one name may be fine in one and wrong in another."""
     roots = [indicator(some(size("x", "contains"), size("1"))), indicator(size("1")), indicator(size("x", "contains"))]

@@ -250,12 +250,29 @@ def test_the_short_way_is_the_long_way(kind, steps, content):
     assert short == long
 
 
-@pytest.mark.parametrize("path", ["file:name", "file:hashes.'SHA-256'", "ipv4-addr:value", "network-traffic:dst_port"])
+@pytest.mark.parametrize(
+    "path", ["file:name", "file:hashes.'SHA-256'", "file:hashes.MD5", "ipv4-addr:value", "network-traffic:dst_port"]
+)
 def test_the_short_way_of_known_paths(path):
     """Also where a property is looked for at several places."""
     pattern = f"[{path} = 'a']"
     assert stix_pattern._SIMPLE.fullmatch(pattern)
     assert read_pattern(pattern) == read_pattern(f"[({path} = 'a')]")
+
+
+@pytest.mark.parametrize("word", ["AND", "IN", "true", "LAST"])
+def test_words_of_the_grammar_are_no_short_way(word):
+    """A step of a path that is called like one must be in quotes, whichever way it is read."""
+    with pytest.raises(Unreadable):
+        read_pattern(f"[file:hashes.{word} = 'a']")
+    assert read_pattern(f"[file:hashes.'{word}' = 'a']")
+
+
+@pytest.mark.parametrize("literal", ["h'6162'", "b'YWI='"])
+def test_bytes_are_not_taken_for_the_text_that_writes_them(literal):
+    """A file that is called `6162` is not the one that is meant."""
+    with pytest.raises(Unreadable, match="Bytes"):
+        read_pattern(f"[file:name = {literal}]")
 
 
 PIECES = st.sampled_from(

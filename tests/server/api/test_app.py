@@ -19,6 +19,8 @@ GET /ca
 GET /content
 GET /content/{name}
 GET /content/{name}/versions/{version}
+GET /content/{name}/versions/{version}/pack
+GET /content-room
 GET /detections
 GET /endpoints
 GET /endpoints/{name}
@@ -48,6 +50,7 @@ PATCH /endpoints/{name}/labels
 PATCH /groups/{name}
 POST /content
 POST /content-check
+POST /content/{name}/prune
 POST /content/{name}/publish
 POST /content/{name}/rollback
 POST /content/{name}/unpublish

@@ -12,7 +12,7 @@ from tests.server.live import PASSWORD, Answer, Live, Person
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WHOLE = pack({"bad.yar": BAD, "good.yar": GOOD})
-ACCEPTED = ("import", "publish", "unpublish", "rollback", "delete", "check")
+ACCEPTED = ("import", "publish", "unpublish", "rollback", "get", "prune", "delete", "check")
 
 
 async def bring(person: Person, name: str, data: bytes = WHOLE, **query: Any) -> Answer:
@@ -26,6 +26,8 @@ async def change(person: Person, what: str, name: str) -> Answer:
             return await bring(person, name)
         case "check":
             return await person.ask("POST", "/content-check", data=WHOLE)
+        case "get":
+            return await person.ask("GET", f"/content/{name}/versions/1/pack")
         case "delete":
             return await person.ask("DELETE", f"/content/{name}/versions/1")
         case _:
@@ -114,3 +116,28 @@ async def test_wrong_requests(admin: Person) -> None:
         answer = await admin.ask("POST", path, data=json.dumps(body), headers={"Content-Type": "application/json"})
         assert answer.code == code, (path, body, answer.body)
     assert (await admin.ask("GET", "/content/wrong/versions/0")).code == "invalid"
+
+
+async def test_a_pack_comes_back_as_it_was(live: Live, admin: Person) -> None:
+    """Byte for byte, under a harmless name, and in the audit; one that is gone from the disk says so."""
+    made = (await bring(admin, "back")).json["version"]
+    answer = await admin.ask("GET", "/content/back/versions/1/pack")
+    assert (answer.status, answer.body) == (200, WHOLE)
+    assert 'filename="back-1.pack"' in answer.headers["content-disposition"]
+    assert "content-download" in {one["what"] for one in (await admin.ask("GET", "/audit")).json["items"]}
+    assert (await admin.ask("GET", "/content/back/versions/2/pack")).code == "not-found"
+    live.services.content.packs.path(made["sha256"]).unlink()
+    assert (await admin.ask("GET", "/content/back/versions/1/pack")).code == "not-found"
+
+
+async def test_old_versions_are_pruned(admin: Person) -> None:
+    """A dry run tells what goes; the room shows what is there and what may be."""
+    for n in range(3):
+        await bring(admin, "prune", pack({"a.yar": GOOD + b"//%d" % n}))
+    looked = (await admin.ask("POST", "/content/prune/prune", json={"keep": 1, "dry_run": True})).json
+    assert [one["version"] for one in looked["removed"]] == [2, 1]
+    before = (await admin.ask("GET", "/content-room")).json
+    assert (await admin.ask("POST", "/content/prune/prune", json={"keep": 1})).json["kept"][0]["version"] == 3
+    after = (await admin.ask("GET", "/content-room")).json
+    assert (before["versions"] - after["versions"], before["bytes"] - after["bytes"]) == (2, looked["freed"])
+    assert (await admin.ask("POST", "/content/prune/prune", json={"keep": 0})).code == "invalid"

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stanch.core.scan_wire import AT_SLOT, AT_SLOTS
+from stanch.core.scan_wire import AT_SLOT, AT_SLOTS, looked_at
 
 FIND_EVIL = b'rule Evil { strings: $a = "E-V-I-L" condition: $a }'
 SHORT = 2.0
+MOST_ADVANCES = 900
+"""That are heard in vain: a worker tells some five of them in a second."""
 
 
 @dataclass(slots=True)
@@ -42,9 +44,15 @@ class Done:
 class Driver:
     """A worker that runs."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", at: int) -> None:
         self.process = process
         self.done = Done()
+        self._at = at
+
+    @property
+    def at(self) -> list[str]:
+        """What it is looking at."""
+        return looked_at(os.pread(self._at, AT_SLOT * AT_SLOTS, 0))
 
     def say(self, **message: Any) -> None:
         """One message."""
@@ -71,9 +79,10 @@ class Driver:
         return message
 
     def hear_until(self, what: Callable[[dict[str, Any]], bool]) -> Done:
-        """Until a message fits, or it ends."""
+        """Until a message fits, or it ends. AssertionError if neither comes."""
+        most = len(self.done.advances) + MOST_ADVANCES
         while (message := self.hear()) is not None and not what(message):
-            pass
+            assert len(self.done.advances) < most, "it goes on and on"
         return self.done
 
     def finish(self) -> Done:
@@ -108,7 +117,7 @@ def job(materials: Sequence[tuple[str, str, bytes]], **more: Any) -> dict[str, A
         "per_object": 30,
         "findings": 10_000,
         "rules": 0,
-        "gentle": True,
+        "gentle": False,
         "max_size": None,
         "exclude": [],
         "network": False,
@@ -125,25 +134,37 @@ def job(materials: Sequence[tuple[str, str, bytes]], **more: Any) -> dict[str, A
     return {**plain, **more}
 
 
+BEFORE = "import runpy; {}; runpy.run_module('stanch.worker.scan', run_name='__main__')"
+
+
 @contextmanager
 def worker(
-    materials: Sequence[tuple[str, str, bytes]], *, hand: Sequence[int] = (), prefix: Sequence[str] = (), **more: Any
+    materials: Sequence[tuple[str, str, bytes]],
+    *,
+    hand: Sequence[int] = (),
+    prefix: Sequence[str] = (),
+    before: str = "",
+    **more: Any,
 ) -> Iterator[Driver]:
-    """A worker that has loaded these; it is killed at the end."""
+    """A worker that has loaded these; it is killed at the end.
+
+    `at=None`: threads look, no other processes. `before` is Python that it does first.
+    """
     at = os.memfd_create("at")
     os.ftruncate(at, AT_SLOT * AT_SLOTS)
     fds = [at, *hand, *(more[one] for one in ("remembered", "learned", "clamd") if more.get(one) is not None)]
+    what = ["-c", BEFORE.format(f"exec({before!r})")] if before else ["-m", "stanch.worker.scan"]
     process = subprocess.Popen(
-        [*prefix, sys.executable, "-I", "-m", "stanch.worker.scan"],
+        [*prefix, sys.executable, "-I", *what],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=fds,
         cwd="/",
         env={},
     )
-    driver = Driver(process)
+    driver = Driver(process, at)
     try:
-        driver.say(**job(materials, at=at, **more))
+        driver.say(**job(materials, **({"at": at} | more)))
         for kind, name, data in materials:
             driver.say(type="material", kind=kind, name=name, size=len(data))
             driver.raw(data)

@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.worker.scan.clamd import MAX_LATE, MAX_REPLY, Answer, Clamd, Client, Verdict, client
+from stanch.worker.scan.clamd import (
+    LARGEST,
+    MAX_LATE,
+    MAX_REPLY,
+    MOST,
+    Answer,
+    Clamd,
+    Client,
+    Verdict,
+    client,
+    largest,
+)
 from stanch.worker.scan.confining import confine_scan
 
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS" + b"-TEST-FILE!$H+H*"
@@ -278,13 +289,47 @@ def test_a_scan_gets_a_name_nothing_or_an_error(file: int, tmp_path: Path) -> No
             asked.scan(file)
 
 
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ("LogTime yes\n", LARGEST),
+        ("MaxFileSize 25M\n", 25 * 2**20),
+        ("  MaxFileSize\t30000k \r\n", 30_000 * 2**10),
+        ("MaxFileSize 1234\nMaxFileSizeOf 9\n", 1234),
+        ("#MaxFileSize 1\n", LARGEST),
+        ("MaxFileSize 0\n", MOST),
+        ("MaxFileSize 400G\n", MOST),
+        ("MaxFileSize many\n", LARGEST),
+    ],
+)
+def test_what_the_daemon_does_not_look_into_is_read_from_its_configuration(
+    tmp_path: Path, config: str, size: int
+) -> None:
+    """The bound of the first configuration that is there counts, or what the daemon has without one."""
+    (tmp_path / "clamd.conf").write_text(config)
+    os.mkfifo(tmp_path / "pipe")
+    assert largest([str(tmp_path / "none"), str(tmp_path / "clamd.conf"), str(tmp_path / "pipe")]) == size
+
+
+def test_a_file_that_the_daemon_would_not_look_into_is_not_clean(tmp_path: Path) -> None:
+    """The daemon says OK of what is larger than its bound, unseen: so it is not asked, and there is no verdict."""
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(1001)
+    with session() as (clamd, daemon), (tmp_path / "large").open("rb") as opened:
+        with pytest.raises(OSError, match="larger than its MaxFileSize of 1000 bytes"):
+            Client(clamd, largest=1000).scan(opened.fileno())
+        assert Client(clamd, largest=1001).scan(opened.fileno()) is None
+    assert daemon.contents == [b"\0" * 1001]
+
+
 def test_the_key_names_the_daemon_and_its_data() -> None:
-    """What was clean for one version of the daemon and its data is known under a name that no other version has."""
+    """What was clean for one version of the daemon, its data and its bound has a name that no other of them has."""
     keys = []
-    for version in (b"ClamAV 1/1", b"ClamAV 1/1", b"ClamAV 1/2"):
-        with scripted(b"1: " + version + b"\0") as clamd:
-            keys.append(Client(clamd).key)
-    assert keys[0] == keys[1] != keys[2]
+    for version, bound in ((b"1/1", 9), (b"1/1", 9), (b"1/2", 9), (b"1/1", 8)):
+        with scripted(b"1: ClamAV " + version + b"\0") as clamd:
+            keys.append(Client(clamd, largest=bound).key)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
 
 
 def test_one_that_does_not_answer_is_no_clean_bill(file: int) -> None:

@@ -1,46 +1,23 @@
 """What a worker that scans can no longer do: tried in a real process, confined as it is."""
 
-import json
 import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stanch.worker.confinement import DONE
 from stanch.worker.sandbox_filter import SCANNING
+from tests.worker.confined import tried_in
 
 FILTERED = platform.machine() in SCANNING
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
 
 
-def tried(what: str, *, memory: bool = False, clamd: bool = False, without: str = "") -> tuple[dict[str, str], str]:
-    """How a fresh process was confined, and what came of some Python in it afterwards."""
-    lines = "\n    ".join(what.splitlines())
-    program = f"""
-import ctypes, fcntl, json, mmap, os, signal, socket, sys, threading
-from stanch.worker.scan import confining
-for name in {without.split()!r}:
-    setattr(confining, name, lambda *_, **__: None)
-libc = ctypes.CDLL(None, use_errno=True)
-pair = socket.socketpair()
-told = confining.confine_scan(memory={memory}, clamd={clamd})
-try:
-    {lines}
-    came = "done"
-except BaseException as error:
-    came = type(error).__name__
-os.write(1, json.dumps([told, came]).encode())
-os._exit(0)
-"""
-    ended = subprocess.run(
-        [sys.executable, "-I", "-c", program], env={}, cwd="/", capture_output=True, check=False, timeout=30
-    )
-    assert ended.returncode == 0, (ended.returncode, ended.stderr)
-    told, came = json.loads(ended.stdout)
-    return told, came
+def tried(what: str, *, memory: bool = False, clamd: bool = False, before: str = "") -> tuple[dict[str, str], str]:
+    """What came of some Python in a process that was confined as a scan is."""
+    confine = f"stanch.worker.scan.confining.confine_scan(memory={memory}, clamd={clamd})"
+    return tried_in(confine, what, before=before)
 
 
 FORBIDDEN = {
@@ -111,19 +88,9 @@ def test_without_the_filter_rights_are_gone_all_the_same(tmp_path: Path) -> None
     attempts = (f"os.open({str(tmp_path / 'mine')!r}, os.O_WRONLY)", f"os.chmod({str(tmp_path / 'mine')!r}, 0o777)")
     broken = "confining.install = lambda *_: (_ for _ in ()).throw(OSError(38, 'none'))"
     for what in attempts:
-        program = f"""
-import json, os
-from stanch.worker.scan import confining
-{broken}
-told = confining.confine_scan(memory=False, clamd=False)
-try:
-    {what}
-    print("done")
-except OSError:
-    print(told["seccomp"])
-"""
-        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
-        assert ended.stdout == "none\n", ended.stderr
+        told, came = tried(what, before=broken)
+        assert told["seccomp"] == "none"
+        assert came in {"OSError", "PermissionError"}  # a read-only mount, or no right
 
 
 @root
@@ -146,15 +113,69 @@ def test_each_measure_is_told() -> None:
     assert "processes" in told["landlock"]
 
 
+WITH_HANDS = {
+    **{name: what for name, what in FORBIDDEN.items() if name not in {"talks to a socket", "starts a child"}},
+    "kills its parent": "os.kill(os.getppid(), 0)",
+    "becomes readable by others": "assert libc.prctl(4, 1, 0, 0, 0) == 0",
+    "makes a namespace": "assert libc.unshare(0x10000000) == 0",
+}
+ALL_ARE_REFUSED = f"""
+for name, what in {WITH_HANDS!r}.items():
+    try:
+        exec(what, globals())
+    except (PermissionError, AssertionError, RuntimeError):
+        continue
+    raise KeyError(name)
+"""
+IN_CHILD = """
+def in_child(what):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            exec(what, globals())
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+"""Whoever fails there makes its parent fail."""
+STAGES = ("{}", "in_child({!r})", "confining.seal()\n{}", "in_child('confining.seal()\\n' + {!r})")
+"""Of a worker with other processes: before it and they are sealed, and afterwards."""
+
+
+def tried_with_hands(stage: str, what: str) -> str:
+    """What came of some Python in a worker that may fork, until it is sealed."""
+    confine = "stanch.worker.scan.confining.confine_scan(memory=False, clamd=False, hands=True)"
+    return tried_in(confine, stage.format(what), before=IN_CHILD)[1]
+
+
+@pytest.mark.skipif(not FILTERED, reason="no filter for this kind of machine")
+@pytest.mark.parametrize("stage", STAGES)
+def test_hands_can_change_nothing_and_reach_nobody_either(stage: str) -> None:
+    """Neither before they are sealed nor afterwards."""
+    assert tried_with_hands(stage, ALL_ARE_REFUSED) == "done"
+    assert tried_with_hands(stage, "pair[0].send(b'x')") == "done"
+    assert tried_with_hands(stage, "raise KeyError") != "done"
+
+
+@pytest.mark.skipif(not FILTERED, reason="no filter for this kind of machine")
+@pytest.mark.parametrize("what", ["in_child('pass')", "assert libc.prctl(1, 9, 0, 0, 0) == 0"])
+def test_whoever_is_sealed_forks_no_more(what: str) -> None:
+    """The worker and its hands alike; until then they may, and end with their parents."""
+    came = [tried_with_hands(stage, what) == "done" for stage in STAGES]
+    assert came == [True, True, False, False]
+
+
 def test_the_program_of_another_machine_is_well_formed() -> None:
     """Each jump of the filter leads forward, to an instruction that is there."""
     from stanch.worker.sandbox_filter import MACHINES, scanning_program
 
     for name, scanning in SCANNING.items():
-        code = scanning_program(MACHINES[name], scanning, messages=True)
-        count = len(code) // 8
-        for n in range(count):
-            operation, yes, no = int.from_bytes(code[8 * n : 8 * n + 2], "little"), code[8 * n + 2], code[8 * n + 3]
-            if operation & 7 == 5:  # a jump
-                assert n + 1 + max(yes, no) < count
-        assert code[-8:-6] == b"\x06\0"
+        for forks in (False, True):
+            code = scanning_program(MACHINES[name], scanning, messages=True, forks=forks)
+            count = len(code) // 8
+            for n in range(count):
+                operation, yes, no = int.from_bytes(code[8 * n : 8 * n + 2], "little"), code[8 * n + 2], code[8 * n + 3]
+                if operation & 7 == 5:  # a jump
+                    assert n + 1 + max(yes, no) < count
+            assert code[-8:-6] == b"\x06\0"

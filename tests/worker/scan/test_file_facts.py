@@ -12,7 +12,7 @@ import pytest
 from stanch.core.ioc.items import Value
 from stanch.core.ioc.terms import DOCUMENTS
 from stanch.worker.scan import file_facts as module
-from stanch.worker.scan.file_facts import FileFacts, prepare
+from stanch.worker.scan.file_facts import FileFacts, of_content, prepare
 
 PASSWD = "root:x:0:0:root:/root:/bin/bash\nother:x:0:0::/:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\nbroken:x\n"
 GROUP = "root:x:0:\nalice:x:1000:alice\n"
@@ -178,3 +178,25 @@ def test_the_child_starts_without_pydantic() -> None:
     """It would take longer to import than many a scan takes."""
     program = f"import sys, {module.__name__}; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_what_is_content_is_told_apart() -> None:
+    """All terms that only a regular file can have, and no others."""
+    elf = {one for one in ALL if one.startswith("ELFInfo/")}
+    assert of_content(DOCUMENTS["FileItem"]) == OF_CONTENT | elf
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_held_without_being_opened_has_facts(root: Path, tmp_path: Path, kind: str) -> None:
+    """Of a link its own; nothing of a program."""
+    path = tmp_path / kind
+    {"link": lambda: path.symlink_to("/bin/sh"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    held = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        found = prepare(root).facts(os.fsencode(path), held, os.fstat(held), ALL)
+    finally:
+        os.close(held)
+    assert not any(one.startswith("ELFInfo/") for one in found)
+    assert found["INode"] == (path.lstat().st_ino,)
+    words = {"link": {"SymbolicLink"}, "pipe": set(), "folder": {"Directory"}}[kind]
+    assert {"SymbolicLink", "Directory"} & set(found["FileAttributes"]) == words

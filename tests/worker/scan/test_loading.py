@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
+from stanch.core.ioc.expression import Expression, Operator
 from stanch.core.scanning import Loaded, Tally
-from tests.core.ioc.openioc_files import OR, file_11
+from stanch.worker.scan import loading as loading_
+from stanch.worker.scan.loading import Loading
+from stanch.worker.scan.remembered import Memory
+from tests.core.ioc.openioc_files import OR, file_11, group, term, written
 from tests.core.ioc.test_stix import bundled, indicator
 from tests.worker.scan.driving import FIND_EVIL, worker
 
@@ -44,7 +50,7 @@ def test_indicators_say_what_they_want_and_find_it(tmp_path: Path) -> None:
         driver.targets(tmp_path)
         done = driver.finish()
     assert [one["objects"][0]["name"] for one in done.findings] == [str(tmp_path / "wanted")]
-    assert (done.tally["bytes"], done.tally["items"]) == (5, {"FileItem": 2})
+    assert (done.tally["bytes"], done.tally["items"]) == (5, {"FileItem": 3})  # with the folder
 
 
 def test_what_is_left_out_of_a_bundle_is_told() -> None:
@@ -115,3 +121,90 @@ def test_more_problems_than_are_told_are_cut(tmp_path: Path) -> None:
     with worker([("stix", "a.json", bundled(*wrong, *never))]) as driver:
         (told,) = [Loaded.model_validate(one) for one in driver.done.loaded]
     assert (told.count, len(told.problems)) == (300, 200)
+
+
+def loaded(*files: bytes) -> list[Loaded]:
+    """What becomes of these bundles."""
+    job = {"engines": ["ioc"], "documents": {}}
+    loading = Loading(job, Memory(None, None))
+    for n, data in enumerate(files):
+        loading.add("stix", f"{n}.json", data)
+    return [Loaded.model_validate(one) for one in loading.finish()]
+
+
+def several(begin: int, count: int, terms: int) -> bytes:
+    """A bundle of so many indicators with so many terms each."""
+    pattern = f"[file:name IN ({', '.join(repr(str(n)) for n in range(terms))})]"
+    return bundled(*(indicator(id=f"indicator--{n}", pattern=pattern) for n in range(begin, begin + count)))
+
+
+def test_the_terms_of_all_files_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file may have few, and all together too many: what is left out is told of its file, with the bound."""
+    monkeypatch.setattr(loading_, "MAX_TERMS", 10)
+    first, second, third = loaded(several(0, 2, 3), several(2, 3, 3), several(5, 1, 1))
+    assert [one.count for one in (first, second, third)] == [2, 1, 1]
+    assert [len(one.problems) for one in (first, second, third)] == [0, 1, 0]
+    assert "10 terms of all files" in second.problems[0].text
+    assert "of the 3 indicators and 9 terms here, 2 indicators are left out" in second.problems[0].text
+
+
+def test_the_bytes_of_all_files_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they say besides their terms takes memory, too; a small file that follows still has its place."""
+    data = several(0, 1, 1)
+    monkeypatch.setattr(loading_, "MAX_BYTES", 2 * len(data) + 10)
+    told = loaded(data, several(1, 1, 300), several(2, 1, 1))
+    assert [one.count for one in told] == [1, 0, 1]
+    assert str(2 * len(data) + 10) in told[1].problems[0].text
+
+
+ALONE = term(document="RegistryItem", path="Path", content="x")
+NEGATED = group(Operator.AND, term(), term(document="RegistryItem", path="Path", content="x", negate=True))
+KNOWN = ("openioc", "k.ioc", file_11(written(group(Operator.OR, term())), key="known"))
+HASH = ("hashes", "h.txt", b"0" * 32)
+
+
+def ioc(part: Expression) -> tuple[str, str, bytes]:
+    """A file of indicators with this in it."""
+    return "openioc", "u.ioc", file_11(written(group(Operator.OR, part)), key="unknown")
+
+
+@pytest.mark.parametrize(
+    ("materials", "off", "can"),
+    [
+        ([ioc(ALONE)], [], False),
+        ([ioc(NEGATED)], [], False),
+        ([ioc(term(negate=True))], [], False),
+        ([KNOWN], ["FileItem"], False),
+        ([HASH], ["FileItem"], False),
+        ([HASH], ["PortItem"], True),
+        ([KNOWN], [], True),
+        ([ioc(ALONE), KNOWN], [], True),
+        ([ioc(ALONE), HASH], [], True),
+        ([ioc(ALONE), ("yara", "e", FIND_EVIL)], [], True),
+        ([ioc(ALONE), ("yara", "e", b"rule {")], [], False),
+    ],
+)
+def test_a_scan_that_could_find_nothing_is_not_complete(
+    tmp_path: Path,
+    materials: list[tuple[str, str, bytes]],
+    off: list[str],
+    can: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """Every term unknown, or every document left out: then nothing found says nothing, and that is said."""
+    with worker(materials, documents=dict.fromkeys(off, False)) as driver:
+        driver.targets(tmp_path)
+        done = driver.finish()
+    assert not done.findings
+    assert done.tally["complete"] is can
+    assert ("could have found anything" in done.tally["why_incomplete"]) is not can
+
+
+def test_why_an_indicator_can_never_match_is_said_rightly() -> None:
+    """A name that is known, and a denied key of a registry: the name is not the reason."""
+    with worker([ioc(NEGATED)]) as driver:
+        (told,) = driver.done.loaded
+    assert [one["term"] for one in told["unknown"]] == ["RegistryItem/Path"]
+    (problem,) = told["problems"]
+    assert (
+        problem["text"] == "it can never match here: each way to fulfil it takes a term that is unknown, or only denies"
+    )

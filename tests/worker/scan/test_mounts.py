@@ -1,17 +1,15 @@
 """What is mounted: met once, by whatever path; left out by kind; and a file system that never answers ends nothing."""
 
-import ctypes
 import os
 from pathlib import Path
 
 import pytest
 
 from stanch.worker.scan.mounts import FileSystems, Origin, read_mounts
-from tests.mounts import bind, inside, overlay, tmpfs
+from tests.mounts import bind, inside, overlay, silent, tmpfs
 from tests.worker.scan.driving import FIND_EVIL, scan, worker
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for mounts")]
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def evil(folder: Path) -> Path:
@@ -19,20 +17,6 @@ def evil(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evil").write_bytes(b"E-V-I-L")
     return folder / "evil"
-
-
-def silent(folder: Path) -> int:
-    """A FUSE file system that nobody answers for; whoever touches it waits until the descriptor is closed."""
-    try:
-        device = os.open("/dev/fuse", os.O_RDWR)
-    except OSError:
-        pytest.skip("no FUSE here")
-    folder.mkdir()
-    options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
-    if _LIBC.mount(b"silent", os.fsencode(folder), b"fuse.silent", ctypes.c_ulong(0), options) != 0:
-        os.close(device)
-        pytest.skip("FUSE cannot be mounted here")
-    return device
 
 
 def test_a_bind_mount_is_walked_once(tmp_path: Path) -> None:
@@ -90,6 +74,23 @@ def test_overlays_are_looked_at_like_any_other(tmp_path: Path) -> None:
     work()
 
 
+def test_names_of_namespaces_are_the_kernels(tmp_path: Path) -> None:
+    """Files on which one is mounted are no files that a scan has failed to read; known ones or not."""
+
+    @inside
+    def work() -> None:
+        kept = evil(tmp_path / "names")
+        name = tmp_path / "names/net"
+        name.touch()
+        bind(Path("/proc/self/ns/net"), name)
+        done = scan(tmp_path)
+        assert done.found == {("Evil", str(kept))}
+        assert done.skipped == {(str(name), "kernel")}
+        assert done.tally["complete"]
+
+    work()
+
+
 def test_what_may_hang_is_not_touched(tmp_path: Path) -> None:
     """FUSE counts as the network's: named, and never waited for."""
 
@@ -109,14 +110,17 @@ def test_what_may_hang_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_a_file_system_that_never_answers_is_given_up(tmp_path: Path) -> None:
-    """Asked for all the same, it is named after a while; everything else is looked at, and the scan ends."""
+    """Asked for all the same, it is named after a while; everything else is looked at, and the scan ends.
+
+    How long rules may take for an object does not count: none is asked while folders are listed.
+    """
 
     @inside
     def work() -> None:
         device = silent(tmp_path / "silent")
         kept = evil(tmp_path / "local")
         try:
-            with worker([("yara", "e", FIND_EVIL)], network=True, patience=0.5, per_object=1) as driver:
+            with worker([("yara", "e", FIND_EVIL)], network=True, patience=0.5, per_object=600) as driver:
                 driver.targets(tmp_path)
                 done = driver.finish()
         finally:

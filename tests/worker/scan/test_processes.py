@@ -6,11 +6,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from stanch.core.scanning import Finding
+from stanch.worker.scan import processes
 from stanch.worker.scan.processes import started, within
+from stanch.worker.scan.rules import RuleSet, source_of
+from stanch.worker.scan.telling import Telling, Wire
 from tests.worker.scan.driving import Done, worker
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root looks into the processes of others")
@@ -54,6 +58,32 @@ def test_it_finds_what_is_in_memory_and_nothing_else() -> None:
     assert (about["pid"], about["started"], about["document"]) == (evil, wanted["started"], "ProcessItem")
     assert done.tally["processes"] == 2
     assert not done.skips
+
+
+def test_a_program_that_is_forbidden_is_not_looked_into() -> None:
+    """Whatever the agent thought that it runs: the worker looks itself, and tells it."""
+    here = Path(sys.executable).resolve()
+    with child("planted-in-memory-4711") as evil:
+        done = scanned(named(evil), forbidden=[f"{here.parent}/**"])
+        other = scanned(named(evil), forbidden=["/nowhere", "/nowhere/**"])
+    assert done.skipped == {(f"python ({evil})", "forbidden")}
+    assert (done.findings, done.tally["processes"]) == ([], 0)
+    assert len(other.findings) == 1
+
+
+def test_a_program_that_becomes_a_forbidden_one_meanwhile_is_not_blamed(monkeypatch) -> None:
+    """It is asked once more afterwards: what was found then is told to nobody."""
+    told = Telling(Wire(), most_findings=10, most_rules=0)
+    ran = iter([b"/usr/bin/a", b"/secret/b"])
+    monkeypatch.setattr(processes, "program", lambda _pid: next(ran))
+    with child("planted-in-memory-4711") as evil:
+        processes.look(
+            named(evil),
+            RuleSet([source_of("e", RULES)], fast=True, tags=frozenset(), seconds=60),
+            told,
+            lambda path: path == b"/secret/b",
+        )
+    assert (told.findings, dict(told.skipped)) == (0, {"forbidden": 1})
 
 
 def test_a_number_that_was_given_anew_is_not_blamed() -> None:

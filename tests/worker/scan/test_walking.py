@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from stanch.worker.scan import walking
-from stanch.worker.scan.walking import BATCH, LISTED, Choice, Folder, Statuses, Walker
+from stanch.worker.scan.listing import LISTED, Statuses, enter
+from stanch.worker.scan.walking import BATCH, Choice, Folder, Walker
 from tests.worker.scan.driving import scan
 
 NOT_ROOT = 12_345
@@ -22,6 +23,16 @@ def put(path: Path, content: bytes = b"some E-V-I-L here") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def test_a_place_itself_can_be_excluded(tmp_path: Path) -> None:
+    """An area is several places: one of them is left out like anything below it."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evil").write_bytes(b"E-V-I-L")
+    done = scan(tmp_path / "a", tmp_path / "b", exclude=[str(tmp_path / "a")])
+    assert done.found == {("Evil", str(tmp_path / "b/evil"))}
+    assert done.skipped == {(str(tmp_path / "a"), "excluded")}
 
 
 def test_excluded_files_and_folders_are_left_out(tmp_path: Path) -> None:
@@ -131,7 +142,7 @@ def test_a_folder_that_hangs_is_given_up_and_the_walk_goes_on(tmp_path: Path, mo
     put(tmp_path / "a/one")
     put(tmp_path / "b/two")
     hangs, goes_on, met = threading.Event(), threading.Event(), list[bytes]()
-    begun = walking._open
+    begun = enter
 
     def open_slowly(name: bytes, *more: Any) -> Any:
         if name == b"a":
@@ -139,7 +150,7 @@ def test_a_folder_that_hangs_is_given_up_and_the_walk_goes_on(tmp_path: Path, mo
             assert goes_on.wait(60)
         return begun(name, *more)
 
-    monkeypatch.setattr(walking, "_open", open_slowly)
+    monkeypatch.setattr(walking, "enter", open_slowly)
     walker = Walker(choice(), put=lambda batch: met.extend(batch[1]), skip=lambda *_: None)
     walker.add([os.fsencode(tmp_path)], below=True)
     walker.all_told()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from stanch.core.autoruns import Autoruns
-from stanch.core.errors import StanchError
 from stanch.core.ioc.items import Item
 from stanch.core.types import EndpointPath
 
@@ -21,7 +20,8 @@ Collector = Callable[[frozenset[str]], AsyncIterator[Sequence[Item]]]
 Only what these paths need is read; other paths may be missing in an item, or there. Whatever blocks is done in a
 thread. What cannot be read leaves its paths out of the item (not known); of a list that is cut, CUT is the last
 element. It raises nothing of what it meets on the way; at the end StanchError, with what was left out, if that was not
-all of the document. Bounded: in items, in the bytes of each value, and in the time that nothing comes.
+all of the document: whoever judges these items then adds `the_rest`. Bounded: in items, in the bytes of each value, and
+in the time that nothing comes.
 """
 
 
@@ -69,10 +69,10 @@ MAKERS: Final[Mapping[str, str]] = {
 
 def collectors(parts: Parts) -> Mapping[str, Collector]:
     """Document to its collector; each is imported when it is first called."""
-    return {document: _lazy(document, where, parts) for document, where in MAKERS.items()}
+    return {document: _lazy(where, parts) for document, where in MAKERS.items()}
 
 
-def _lazy(document: str, where: str, parts: Parts) -> Collector:
+def _lazy(where: str, parts: Parts) -> Collector:
     async def collect(paths: frozenset[str]) -> AsyncIterator[Sequence[Item]]:
         module, _, name = where.partition(":")
         maker: Maker = getattr(import_module(f"{__package__}.{module}"), name)
@@ -80,16 +80,8 @@ def _lazy(document: str, where: str, parts: Parts) -> Collector:
         try:
             async for batch in batches:
                 yield batch
-        except StanchError:
-            yield [the_rest(document)]
-            raise
         finally:
             if isinstance(batches, AsyncGenerator):
                 await batches.aclose()
 
     return collect
-
-
-def the_rest(document: str) -> Item:
-    """Stands for what was not looked at: nothing is known of it, so that "no item has that" is not known either."""
-    return Item(document=document, name="(not looked at)", values={})

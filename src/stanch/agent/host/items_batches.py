@@ -50,14 +50,18 @@ Make = Callable[[Event], Iterator[Item | None]]
 async def in_batches(make: Make, *, silence: float | None = SILENCE) -> AsyncIterator[Sequence[Item]]:
     """The items in batches; then what `make` raised, if that is a StanchError.
 
-    ActionFailed if for so many seconds neither an item nor a None comes; None if `make` itself sees to that. Whatever
-    thread goes on then, or when nobody wants more, is told to stop, and is not waited for.
+    ActionFailed, after the items that had come, if for so many seconds neither an item nor a None comes; None if `make`
+    itself sees to that. A thread that goes on then, or when nobody wants more, is told to stop, and not waited for.
     """
     stop = Event()
     items, piece = make(stop), _Piece()
     try:
         while piece.more or piece.kept:
-            piece = await _in_thread(partial(_next, items, piece.kept), silence)
+            batch = list(piece.kept)
+            try:
+                piece = await _in_thread(partial(_next, items, batch), silence)
+            except ActionFailed as error:  # a thread may hang, and what it has is whole
+                piece = _Piece(tuple(batch), more=False, failed=error)
             if piece.batch:
                 yield piece.batch
             if piece.failed is not None:
@@ -116,8 +120,9 @@ class _Piece:
     failed: StanchError | None = None
 
 
-def _next(items: Iterator[Item | None], kept: Sequence[Item]) -> _Piece:
-    batch, weight = list(kept), sum(map(weight_of, kept))
+def _next(items: Iterator[Item | None], batch: list[Item]) -> _Piece:
+    """Up to a batch more, which grows under the eyes of whoever waits; what did not fit into the last is in it."""
+    weight = sum(map(weight_of, batch))
     until = time.monotonic() + MAX_PIECE
     try:
         for item in items:

@@ -12,6 +12,10 @@ from contextlib import suppress
 from threading import Event
 from typing import Final
 
+from stanch.agent.host.procfs import DELETED
+from stanch.core.errors import ForbiddenHere
+from stanch.core.types import EndpointPath
+
 KINDS: Final[Mapping[str, str]] = {"Md5sum": "md5", "Sha1sum": "sha1", "Sha256sum": "sha256"}
 """As terms call them, to what hashlib calls them."""
 
@@ -28,6 +32,17 @@ Version = tuple[int, int, int, int, int]
 """Device, inode, size, and the two times that change when the content does: one content of one file."""
 
 
+def is_forbidden(forbidden: Callable[[EndpointPath], None], path: str) -> bool:
+    """Does the owner of the machine let nobody read the file that the kernel calls so, deleted or not?"""
+    path = path.removesuffix(DELETED)
+    try:
+        if path.startswith("/"):
+            forbidden(EndpointPath.of(os.fsencode(path)))
+    except ForbiddenHere:
+        return True
+    return False
+
+
 def kinds_of(prefix: str, wanted: frozenset[str]) -> tuple[str, ...]:
     """Which kinds are asked for at these paths: `prefix` with Md5sum, ... behind it."""
     return tuple(kind for kind in KINDS if prefix + kind in wanted)
@@ -36,8 +51,11 @@ def kinds_of(prefix: str, wanted: frozenset[str]) -> tuple[str, ...]:
 class Hashes:
     """Hashes files for one question."""
 
-    def __init__(self, stop: Event) -> None:
+    def __init__(self, stop: Event, *, forbidden: Callable[[EndpointPath], None] = lambda _path: None) -> None:
         self._stop = stop
+        self._forbidden = forbidden
+        self.refused = 0
+        """How often a file was not hashed since nobody may read it."""
         self._known: dict[tuple[str, Version], str] = {}
         self._left = MAX_ALL
 
@@ -46,12 +64,16 @@ class Hashes:
     ) -> Mapping[str, str]:
         """Kind to hash of the file to which this link in a folder leads.
 
-        Empty if it is no regular file, too large, or did not stay the same. OSError if it cannot be opened. Blocks.
+        Empty if it is no regular file, too large, forbidden, or did not stay the same. OSError if it cannot be opened.
+        Blocks.
         """
         found = os.open(link, os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
         try:
             status = os.fstat(found)
             if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+                return {}
+            if is_forbidden(self._forbidden, os.readlink(f"/proc/self/fd/{found}")):  # noqa: PTH115 - no path
+                self.refused += 1
                 return {}
             version = _version(status)
             if len(self._known) > MAX_KNOWN:

@@ -21,7 +21,7 @@ from typing import Final
 from stanch.agent.host.items import Collector, Parts
 from stanch.agent.host.items_batches import Values, bounded, chunks, in_batches, not_all
 from stanch.agent.host.items_handles import HANDLE, PORT, handles, ports
-from stanch.agent.host.items_hashes import KINDS, Hashes, kinds_of
+from stanch.agent.host.items_hashes import KINDS, Hashes, is_forbidden, kinds_of
 from stanch.agent.host.items_memory import STRINGS, Memory
 from stanch.agent.host.items_sections import SECTION, sections
 from stanch.agent.host.items_sockets import Tables
@@ -88,6 +88,8 @@ class _Question:
     stop: Event
     hashes: Hashes
     memory: Memory
+    forbidden: Callable[[EndpointPath], None]
+    """ForbiddenHere for programs whose memory the owner of the machine lets nobody read."""
     booted: float
     """When the machine was started, in seconds since 1970."""
     tables: Tables = field(default_factory=Tables)
@@ -100,6 +102,10 @@ class _Question:
         some = islice(ones, max(0, MAX_MISSED - len(self.missed)))
         self.missed.extend(f"process {pid} {why}" for pid, _started in some)
 
+    def forbids(self, paths: Iterable[str]) -> bool:
+        """Does the owner of the machine let nobody read one of these?"""
+        return any(is_forbidden(self.forbidden, path) for path in paths)
+
     def asks(self, paths: Iterable[str]) -> bool:
         """Is one of these wanted?"""
         return not self.wanted.isdisjoint(paths)
@@ -111,14 +117,15 @@ class _Question:
 
 def process_items(parts: Parts) -> Collector:
     """The collector of `ProcessItem`."""
-    return _Processes(parts.proc).collect
+    return _Processes(parts.proc, parts.forbidden).collect
 
 
 class _Processes:
     """Remembers what hangs, between questions."""
 
-    def __init__(self, proc: Path) -> None:
+    def __init__(self, proc: Path, forbidden: Callable[[EndpointPath], None]) -> None:
         self._proc = str(proc)
+        self._forbidden = forbidden
         self._naming: Patience[int] = Patience("item-account", seconds=PATIENCE)
         self._asking: Patience[tuple[int, int]] = Patience(_ASKING, seconds=PATIENCE)
 
@@ -128,7 +135,8 @@ class _Processes:
 
     def _items(self, wanted: frozenset[str], stop: Event) -> Iterator[Item | None]:
         booted = time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_BOOTTIME)
-        question = _Question(self._proc, wanted, stop, Hashes(stop), Memory(stop), booted)
+        hashes = Hashes(stop, forbidden=self._forbidden)
+        question = _Question(self._proc, wanted, stop, hashes, Memory(stop), self._forbidden, booted)
         known = all_pids(self._proc)
         for pids in chunks(known[:MAX_PROCESSES], TOGETHER):
             if stop.is_set():
@@ -141,6 +149,8 @@ class _Processes:
             yield None
         if len(known) > MAX_PROCESSES:
             question.missed.append(f"only {MAX_PROCESSES} processes were looked at")
+        if hashes.refused:
+            question.missed.append(f"{hashes.refused} times a file that the local policy forbids was not hashed")
         if question.missed:
             raise not_all(question.missed)
 
@@ -395,6 +405,9 @@ def _strings(asked: Asked) -> Mapping[str, Sequence[Value]]:
     if asked.is_empty:
         return {STRINGS: ()}
     if os.getpid() in {asked.one.stat.pid, asked.one.stat.parent}:  # the indicators themselves are in there
+        return {}
+    if asked.question.forbids(_program(asked.folder, asked.at) or ()):
+        asked.question.miss([(asked.one.stat.pid, 0)], "runs a program that the local policy forbids to look into")
         return {}
     return {STRINGS: asked.question.memory.strings(asked.folder, asked.at, sign=asked.sign)}
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, TypeVar
 
-from stanch.agent.host.scanner_areas import Place, places, targets
+from stanch.agent.host.procfs import DELETED
+from stanch.agent.host.scanner_areas import Lead, Place, patiently, places, targets
 from stanch.agent.host.scanner_files import Known
 from stanch.agent.host.scanner_hearing import Wanted
 from stanch.agent.host.scanner_parts import Parts
@@ -19,8 +20,8 @@ from stanch.agent.host.scanner_worker import BLOCK, Worker
 from stanch.agent.path_rules import is_below
 from stanch.core.autoruns import Autorun
 from stanch.core.autoruns import Place as Starts
-from stanch.core.errors import ActionFailed, StanchError, VerificationFailed
-from stanch.core.ioc.items import Item
+from stanch.core.errors import ActionFailed, StanchError, Unsupported, VerificationFailed
+from stanch.core.ioc.items import Item, the_rest
 from stanch.core.scan_wire import (
     MAX_BATCH,
     Command,
@@ -31,15 +32,17 @@ from stanch.core.scan_wire import (
     OpenedFile,
     Processes,
     WireItem,
+    WireProcess,
 )
 from stanch.core.scanning import Area, Engine, Material, Scan, Skip, SkipReason
-from stanch.core.types import EndpointPath
+from stanch.core.types import EndpointPath, Glob
 
 T = TypeVar("T")
 
 THREADS: Final = 2
 FILES: Final = "FileItem"
 """The worker makes its own items of files."""
+_POLICY: Final = "the local policy of this machine"
 ITEMS_AT_ONCE: Final = 100
 """In one message: taking them apart must not keep the agent from its other work."""
 
@@ -62,6 +65,10 @@ class Feeder:
     forbidden: Sequence[EndpointPath]
     tell: Callable[[Sequence[Skip]], None]
     """Hears of what is not looked at."""
+    lacks: Callable[[str], None]
+    """Hears of documents that were asked for, and not read, or not all of it."""
+    asked: Callable[[Sequence[Place]], None] = lambda _places: None
+    """Hears of the files and folders at which the worker is told to look."""
     wanted: asyncio.Future[Wanted] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """To be set when the worker says what it wants."""
 
@@ -93,7 +100,7 @@ class Feeder:
             rules=scan.limits.rules,
             gentle=scan.limits.gentle,
             max_size=files.max_size if files is not None else None,
-            exclude=[*(_text(one.raw) for one in files.exclude), *map(_literal, self.forbidden)] if files else [],
+            exclude=[*_with_all_below(files.exclude), *map(_literal, self.forbidden)] if files else [],
             network=files.network if files is not None else False,
             one_file_system=files.one_file_system if files is not None else False,
             memory=scan.memory or bool(scan.pids or scan.names),
@@ -105,21 +112,32 @@ class Feeder:
             skip=list(self.left_out),
             materials=len(scan.materials),
             kinds=sorted({str(one.kind) for one in scan.materials}),
+            forbidden=[one for path in self.forbidden for one in (_literal(path), f"{_literal(path)}/**")],
         )
 
     # --- items -------------------------------------------------------------------------------------------------------
 
     async def _items(self, worker: Worker, wanted: Wanted) -> None:
         for document, paths in wanted.documents.items():
-            collect = self.parts.collectors.get(document)
-            if document == FILES or collect is None or self.scan.documents.get(document) is False:
-                continue
-            try:
-                async with _closing(collect(paths)) as batches:
-                    async for batch in batches:
-                        await self._send_items(worker, batch)
-            except StanchError as error:
-                self.tell([Skip(name=document, reason=SkipReason.OTHER, detail=str(error)[:4000])])
+            if document == FILES:
+                if self.scan.files is None:  # not asked for: of no file it is known what it is not
+                    await self._send_items(worker, [the_rest(document)])
+            elif self.scan.documents.get(document) is not False:
+                await self._items_of(worker, document, paths)
+
+    async def _items_of(self, worker: Worker, document: str, paths: frozenset[str]) -> None:
+        """What is there of it; if that is not all, something that nothing is known of, so that no term denies it."""
+        collect = self.parts.collectors.get(document)
+        try:
+            if collect is None:
+                raise Unsupported("Nothing here can look at that", got=document)
+            async with _closing(collect(paths)) as batches:
+                async for batch in batches:
+                    await self._send_items(worker, batch)
+        except StanchError as error:
+            await self._send_items(worker, [the_rest(document)])
+            self.lacks(document)
+            self.tell([Skip(name=document, reason=SkipReason.OTHER, detail=str(error)[:4000])])
 
     @staticmethod
     async def _send_items(worker: Worker, batch: Sequence[Item]) -> None:
@@ -132,7 +150,7 @@ class Feeder:
         files = self.scan.files
         if files is None:
             return
-        found = await asyncio.to_thread(lambda: self._allowed(places(files, self.parts.root)))
+        found = await asyncio.to_thread(lambda: self._allowed(places(files, self.parts.root, self._lead)))
         for message in targets(iter(found)):
             await worker.say(message)
         if files.area is Area.CRITICAL:
@@ -143,6 +161,11 @@ class Feeder:
         for held in _by(MAX_BATCH, iter(self._allowed_open())):
             await worker.say(Opened(type="opened", files=held))
 
+    @property
+    def _lead(self) -> Lead:
+        """Where names lead; what does not answer is told, and not looked at."""
+        return patiently(self.parts.names, lambda path: self.tell([_hangs(path)]))
+
     async def _starting(self, worker: Worker) -> None:
         """The files that start something, and the programs that they name."""
         known = set[str]()
@@ -150,8 +173,8 @@ class Feeder:
             named = [path for one in batch for path in _started_by(one)]
             unread = [one for one in batch if not isinstance(one, Autorun)]
             self.tell([Skip(name=one.path[:4000], reason=SkipReason.UNREADABLE, detail=one.why) for one in unread])
-            some = await asyncio.to_thread(lambda paths: [os.path.realpath(one) for one in paths], named)
-            new = [Place(one, below=False) for one in dict.fromkeys(some) if one not in known]
+            some = await asyncio.to_thread(self._lead, named, os.path.realpath)
+            new = [Place(one, below=False) for one in dict.fromkeys(some.values()) if one not in known]
             known.update(one.path for one in new)
             for message in targets(iter(self._allowed(iter(new)))):
                 await worker.say(message)
@@ -164,6 +187,7 @@ class Feeder:
                 allowed.append(one)
             else:
                 self.tell([forbidden(EndpointPath.of(os.fsencode(one.path)))])
+        self.asked(allowed)
         return allowed
 
     def _allowed_open(self) -> list[OpenedFile]:
@@ -183,8 +207,17 @@ class Feeder:
         own = ours((*self.parts.ours, worker.pid))
         found, skips = await asyncio.to_thread(memory_of, self.scan.pids, self.scan.names, own)
         self.tell(skips)
-        for some in _by(MAX_BATCH, iter(found)):
+        for some in _by(MAX_BATCH, filter(self._allows_memory, found)):
             await worker.say(Processes(type="processes", processes=some))
+
+    def _allows_memory(self, process: WireProcess) -> bool:
+        """Not of a program that the owner of the machine forbids, which is told; the worker looks at it again."""
+        path = EndpointPath.of(os.fsencode(process["path"].removesuffix(DELETED)))
+        allowed = not path.startswith("/") or is_below(path, self.forbidden) is None
+        if not allowed:
+            told = f"{process['name']} ({process['pid']})"
+            self.tell([Skip(name=told[:4000], reason=SkipReason.FORBIDDEN, detail=_POLICY)])
+        return allowed
 
 
 @asynccontextmanager
@@ -218,7 +251,11 @@ async def _hand_over(worker: Worker, material: Material) -> None:
 
 def forbidden(path: EndpointPath) -> Skip:
     """Not looked at, as the owner of the machine wants."""
-    return Skip(name=path[:4000], reason=SkipReason.FORBIDDEN, detail="the local policy of this machine")
+    return Skip(name=path[:4000], reason=SkipReason.FORBIDDEN, detail=_POLICY)
+
+
+def _hangs(path: str) -> Skip:
+    return Skip(name=EndpointPath.of(os.fsencode(path))[:4000], reason=SkipReason.HANGS, detail="it does not answer")
 
 
 def wants_clamd(scan: Scan) -> bool:
@@ -240,6 +277,15 @@ def _wire(item: Item) -> WireItem:
 
 def _text(raw: bytes) -> str:
     return os.fsdecode(raw)
+
+
+def _with_all_below(patterns: Sequence[Glob]) -> Iterator[str]:
+    """Each of them, and what is below it: the worker is given single files, too, above which it does not walk."""
+    for one in patterns:
+        text = _text(one.raw).rstrip("/")
+        yield text
+        if not text.endswith("/**"):
+            yield f"{text}/**"
 
 
 def _literal(path: EndpointPath) -> str:

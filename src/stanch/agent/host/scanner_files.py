@@ -97,6 +97,8 @@ class ScanFolder:
                 if done.returncode:
                     log.warning("a scan is not remembered", why=done.stderr[-500:].decode(errors="replace"))
             learned.unlink()
+        except FileNotFoundError:
+            pass  # it was kept in memory, which was told when it began
         except (OSError, StanchError) as error:  # the next scan reads it all again
             log.warning("a scan is not remembered", why=str(error))
 

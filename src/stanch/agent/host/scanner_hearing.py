@@ -116,8 +116,8 @@ def _plain(value: Any) -> Any:
 
 
 async def _events(some: object) -> AsyncIterator[Sequence[Event]]:
-    if not isinstance(some, list) or len(some) > MAX_BATCH:
-        raise nonsense(f"no batch of at most {MAX_BATCH} events")
+    if not isinstance(some, list) or not 1 <= len(some) <= MAX_BATCH:
+        raise nonsense(f"no batch of 1 to {MAX_BATCH} events")
     piece, since = list[Event](), time.monotonic()
     for one in some:
         piece.append(_event(one))
@@ -139,7 +139,11 @@ def _event(one: object) -> Event:
 def _valid(validate: Callable[[Any], Event], fields: object) -> Event:
     try:
         return validate(fields)
-    except (ValidationError, UnicodeError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise nonsense(f"what does not fit: {where}: {first['msg']}"[:400]) from None
+    except UnicodeError as error:
         raise nonsense(f"what does not fit: {error}"[:400]) from None
 
 

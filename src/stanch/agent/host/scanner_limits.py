@@ -23,7 +23,9 @@ MEMORY_HIGH: Final = 384 * 2**20
 """Beyond this, what was read of files is thrown away first."""
 MEMORY_MAX: Final = 512 * 2**20
 WEIGHT: Final = "10"
-"""Of 100 that everybody else has."""
+"""Of 100 that every other group beside it has. Those are the agent's own: against other services its whole service has
+one share, in which the scan is, whatever its weight, nice value or session. What stays back for them is the pausing by
+pressure (`scanner_pressure`); that `yes` is told says only that the weight is set."""
 PIDS: Final = "64"
 
 _IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "i686": 289, "ppc64le": 273, "s390x": 282}

@@ -39,6 +39,8 @@ class Parts:
     """Starts the worker."""
     clamd: Clamd = field(default_factory=Clamd)
     patience: Patience[int] = field(default_factory=lambda: Patience("scan processes", seconds=SECONDS))
+    names: Patience[str] = field(default_factory=lambda: Patience("scan names", seconds=SECONDS))
+    """Asks where names lead."""
     totals: Callable[[], Totals] = read_totals
     """The kernel's counters of pressure. Blocks, shortly."""
     root: Path = Path("/")

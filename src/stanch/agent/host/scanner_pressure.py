@@ -3,8 +3,9 @@
 PSI says how much of the time somebody waited for processor, disk or memory; it does not say who. A scan alone on a slow
 disk makes pressure by itself. So it tries: when the pressure is high, it pauses and looks again. If the pressure goes
 on without it, others wait, and it stays back until they do not. If it is gone, it was the scan's own: it goes on, and
-does not try again so soon. Each pause is bounded, and followed by work for at least as long: a scan takes at most twice
-its time, whatever the others do.
+does not try again so soon. Each pause is bounded, and followed by work for at least as long; and all pauses together
+are bounded by the work before them: a scan takes at most twice its time, whatever the others do. One that has hardly
+done anything yet does not wait at all: four files disturb nobody, and whoever waits for them is somebody, too.
 """
 
 import os
@@ -26,9 +27,19 @@ LOOK: Final = 2.0
 """Seconds of a pause after which it can be told who made the pressure."""
 LONGEST: Final = 60.0
 """Seconds of one pause."""
+SHORT: Final = 3.0
+"""Seconds that it may wait besides as long as it has worked: a try, and a look."""
+LITTLE_PROCESSOR, LITTLE_BYTES, LITTLE_TIME = 1.0, 32 * 2**20, 10.0
+"""Seconds of the processor, bytes that were read, and seconds of work, up to which it has hardly done anything."""
 FIRST_REST, LONGEST_REST = 30.0, 480.0
 """Seconds without another try, after the pressure was the scan's own; doubled each time."""
 
+_TICKS: Final = 1 / os.sysconf("SC_CLK_TCK")
+"""Seconds of one."""
+_USER_TIME, _CHILDREN_SYSTEM_TIME = 11, 14
+"""Fields of /proc/PID/stat behind the name, from the first time to the last."""
+_MAX_FORKED: Final = 32
+"""Processes of a worker that are counted."""
 _TOTAL = re.compile(rb"^some .*\btotal=(\d{1,19})$", re.MULTILINE)
 _MICROSECONDS = 1e6
 _MAX_BYTES = 4096
@@ -45,6 +56,18 @@ def read_totals(folder: Path = PRESSURE) -> Totals:
         if total is not None:
             found[resource] = int(total[1])
     return found
+
+
+def processor_time(pid: int, proc: Path = Path("/proc")) -> float:
+    """Seconds of the processor that a worker and those that it has forked have used; 0 of whoever is gone. Blocks."""
+    found, asked = [pid], 0
+    used = 0.0
+    while found and asked < _MAX_FORKED:
+        one, asked = found.pop(), asked + 1
+        times = _read(proc / str(one) / "stat").rpartition(b")")[2].split()[_USER_TIME : _CHILDREN_SYSTEM_TIME + 1]
+        used += sum(map(int, filter(bytes.isdigit, times))) * _TICKS
+        found += map(int, _read(proc / str(one) / "task" / str(one) / "children").split())
+    return used
 
 
 def _read(path: Path) -> bytes:
@@ -78,6 +101,8 @@ class Patient:
     pauses: int = 0
     waited: float = 0.0
     """Seconds, all pauses together."""
+    worked: float = 0.0
+    """Seconds, without them."""
     why: set[str] = field(default_factory=set)
     """Resources for which others waited."""
     _since: float | None = None
@@ -87,6 +112,11 @@ class Patient:
     _resource: str = ""
     _rest: float = FIRST_REST
     _not_before: float = 0.0
+
+    @property
+    def resource(self) -> str:
+        """What others wait for, or have waited for last."""
+        return self._resource
 
     @property
     def paused(self) -> bool:
@@ -99,25 +129,35 @@ class Patient:
         if self.paused:
             self.state = State.WORKS
 
-    def tell(self, now: float, totals: Totals) -> bool:
-        """What is so now; `paused` afterwards."""
+    def has_done_little(self, processor: float, bytes_read: int) -> bool:
+        """Has it hardly done anything, if it has used so many seconds of the processor, and read so much?"""
+        return processor < LITTLE_PROCESSOR and bytes_read < LITTLE_BYTES and self.worked < LITTLE_TIME
+
+    def tell(self, now: float, totals: Totals, *, little: bool = False) -> bool:
+        """What is so now; `paused` afterwards. `little`: it has hardly done anything, and tries no pause."""
         before = self._before
         if before is not None and now - before[0] < LEAST:
             return self.paused
         shares = self._shares(before, now, totals)
         self._before = (now, totals)
-        if before is not None and self.paused:
-            self.waited += max(0.0, now - before[0])
+        self._count(max(0.0, now - before[0]) if before is not None else 0.0)
         if self._since is None:
             self._since = now
         match self.state:
             case State.WORKS:
-                self._work(now, totals, shares)
+                if not little:
+                    self._work(now, totals, shares)
             case State.TRIES:
                 self._try(now, totals)
             case State.WAITS:
                 self._wait(now, shares)
         return self.paused
+
+    def _count(self, seconds: float) -> None:
+        if self.paused:
+            self.waited += seconds
+        else:
+            self.worked += seconds
 
     def _work(self, now: float, totals: Totals, shares: Mapping[str, float]) -> None:
         if now < self._not_before:
@@ -142,7 +182,8 @@ class Patient:
 
     def _wait(self, now: float, shares: Mapping[str, float]) -> None:
         lasted = now - (self._since or now)
-        if lasted >= LONGEST or shares.get(self._resource, 0.0) < HIGH[self._resource] * LOW:
+        enough = lasted >= LONGEST or self.waited >= self.worked + SHORT
+        if enough or shares.get(self._resource, 0.0) < HIGH[self._resource] * LOW:
             self._not_before = now + lasted + LOOK  # as long as it has waited
             self._become(State.WORKS, now)
 

@@ -72,24 +72,31 @@ def memory_of(
 ) -> tuple[list[WireProcess], list[Skip]]:
     """The processes whose memory is to be looked into; never our own, and no thread of the kernel.
 
-    All of them if neither numbers nor names are wanted. A number that is wanted and is not there is skipped, and told.
+    All of them if neither numbers nor names are wanted. A number or name that is wanted and that nobody has is told.
     """
-    found = list[WireProcess]()
+    found, called = list[WireProcess](), set[str]()
     chosen = [one for one in (sorted(wanted) if wanted else pids()) if one not in ours]
     for pid in chosen:
         seen = read_stat(pid)
         if seen is None or seen.kernel_thread or seen.state in "ZX":
             continue
         path = _exe(pid)
-        if not names or {os.fsdecode(seen.name), path.removesuffix(DELETED).rpartition("/")[2]} & set(names):
+        fitting = {os.fsdecode(seen.name), path.removesuffix(DELETED).rpartition("/")[2]} & set(names)
+        called |= fitting
+        if not names or fitting:
             found.append(WireProcess(pid=pid, started=seen.started, name=_text(seen.name), path=path))
     missing = set(wanted) - {one["pid"] for one in found} if not names else set[int]()
-    return found, [_missing(one, ours) for one in sorted(missing)]
+    nobody = [_skip(one, SkipReason.GONE, "nobody is called so") for one in dict.fromkeys(names) if one not in called]
+    return found, [*(_missing(one, ours) for one in sorted(missing)), *nobody]
 
 
 def _missing(pid: int, ours: Collection[int]) -> Skip:
     why = "it is Stanch's own" if pid in ours else "no process that has memory of its own"
-    return Skip(name=f"process {pid}", reason=SkipReason.OTHER if pid in ours else SkipReason.GONE, detail=why)
+    return _skip(pid, SkipReason.OTHER if pid in ours else SkipReason.GONE, why)
+
+
+def _skip(process: int | str, reason: SkipReason, why: str) -> Skip:
+    return Skip(name=f"process {process}", reason=reason, detail=why)
 
 
 def running(ours: Collection[int], patience: Patience[int]) -> Running:

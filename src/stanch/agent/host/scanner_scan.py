@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from typing import Final
 
+from stanch.agent.host.scanner_allowance import SLACK, Allowance
+from stanch.agent.host.scanner_asked import Asked
 from stanch.agent.host.scanner_attempt import Attempt, Throttle
 from stanch.agent.host.scanner_boot import first_sectors
 from stanch.agent.host.scanner_feeding import Feeder, forbidden, wants_clamd
@@ -22,7 +24,7 @@ from stanch.agent.host.scanner_parts import Control, Parts
 from stanch.agent.host.scanner_processes import Running, ours, running
 from stanch.agent.host.scanner_worker import Worker, nonsense
 from stanch.agent.path_rules import is_below
-from stanch.core.errors import ActionFailed, Invalid, StanchError
+from stanch.core.errors import ActionFailed, Invalid, StanchError, Unavailable
 from stanch.core.scan_wire import AT_SLOT, AT_SLOTS, OpenedFile, looked_at
 from stanch.core.scanning import Advance, Area, Engine, Event, Finding, Loaded, Scan, Skip, SkipReason, Tally
 from stanch.core.types import EndpointPath
@@ -31,10 +33,10 @@ MAX_DEATHS: Final = 5
 """Workers that may die in one scan before it ends, incomplete."""
 MAX_DEATHS_LOADING: Final = 2
 """Workers that may die before any has loaded the rules: then it is no bad luck."""
+MAX_SILENT: Final = 2
+"""Workers that may say nothing until they are given up: each of them takes as long as that."""
 MAX_SEEN: Final = 200_000
 """Findings and skips that are recognised when the next worker tells them again."""
-SLACK: Final = 1000
-"""Findings above the limit that are taken for a worker that has not counted yet, and not for nonsense."""
 
 
 class OneScan:
@@ -61,14 +63,22 @@ class OneScan:
         self._before: set[int] = set()
         self._now: set[int] = set()
         self._last = Advance()
+        self._asked = Asked(scan, opened=(), forbidden=())
+        self._lacking: dict[str, None] = {}
+        """Documents that indicators ask for, and that were not read, or not all of them."""
         self._limited: dict[str, str] = {}
         self._clamav = ""
+        """Why it was not asked."""
+        self._clamav_is_dead = False
+        """It is there, and does not answer."""
         self._how = ""
+        self._deaths = self._silent = 0
+        """Workers that died, and those of them that said nothing until they were given up."""
         self._wanted = False
         """Has a worker loaded everything, and said what it wants?"""
         self._end: Ended | None = None
         self.complete = False
-        """Has it looked everywhere?"""
+        """Has it looked at all files?"""
 
     async def events(self) -> AsyncGenerator[Sequence[Event], None]:
         """What happens, a Tally as the last."""
@@ -82,6 +92,8 @@ class OneScan:
                 if self._end is not None:
                     break
                 how = self._died(death)
+                if self._silent >= MAX_SILENT:
+                    break
             yield self._told_ourselves()
             yield [self._tally(how)]
         finally:
@@ -109,6 +121,8 @@ class OneScan:
             clamd = await self._clamd(stack)
             at = _shared(stack)
             opened = [*self._running.opened, *self._sectors]
+            self._lacking.clear()
+            self._asked = Asked(self._scan, opened=opened, forbidden=self._forbidden)
             inherited = (at, self._known.remembered, self._known.learned, clamd, *(one["fd"] for one in opened))
             worker = await Worker.start(self._parts.command, descriptors=[one for one in inherited if one is not None])
             try:
@@ -124,6 +138,8 @@ class OneScan:
                     opened=opened,
                     forbidden=self._forbidden,
                     tell=self._tell,
+                    asked=self._asked.add,
+                    lacks=lambda document: self._lacking.update({document: None}),
                 )
                 async with aclosing(self._heard(worker, feeder)) as batches:
                     async for batch in batches:
@@ -136,13 +152,16 @@ class OneScan:
     async def _heard(self, worker: Worker, feeder: Feeder) -> AsyncGenerator[Sequence[Event], None]:
         silence = self._parts.silence + self._scan.limits.per_object.total_seconds()
         attempt = Attempt(worker, feeder, self._throttle, silence=silence)
+        allowance = Allowance(self._scan.limits.findings)
         async with aclosing(attempt.messages()) as messages:
             async for message in messages:
+                allowance.take(message)
                 batch = [*self._told_ourselves(), *self._take(message)]
                 if batch:
                     yield batch
                 if self._end is not None:
                     return
+        self._silent += attempt.silent
 
     async def _clamd(self, stack: ExitStack) -> int | None:
         """A connection to ClamAV, if it is asked for and there."""
@@ -152,6 +171,7 @@ class OneScan:
             line = await asyncio.to_thread(self._parts.clamd.connect)
         except StanchError as error:
             self._clamav = str(error)
+            self._clamav_is_dead = isinstance(error, Unavailable)
             return None
         line.settimeout(None)  # how it waits is said in the connection itself, and so for the worker, too
         return stack.enter_context(line).fileno()
@@ -168,6 +188,7 @@ class OneScan:
     def _died(self, death: int) -> str:
         """Leave out what the worker was at, and tell it; how it has died, in words."""
         how = f"the scanner ended by {self._how}"
+        self._deaths += 1
         if not self._wanted and death + 1 >= MAX_DEATHS_LOADING:
             raise ActionFailed(
                 "The scanner ends before it has loaded the rules", got=how, hint="`stanch agent selftest` may tell why."
@@ -215,6 +236,7 @@ class OneScan:
         """False for what an earlier worker of this scan has told."""
         match event:
             case Finding():
+                self._asked.check(event)
                 self._findings += 1
                 if self._findings > self._scan.limits.findings + SLACK:
                     raise nonsense("more findings than it may have")
@@ -240,7 +262,7 @@ class OneScan:
     def _as_ours(self, event: Event) -> Event:
         """As the worker says it; but what the owner of the machine forbids it only knows as left out."""
         if isinstance(event, Advance):
-            self._last = event.model_copy(update={"paused": self._throttle.paused})
+            self._last = event.model_copy(update=self._throttle.told())
             return self._last
         if isinstance(event, Skip) and event.reason is SkipReason.EXCLUDED and event.name.startswith("/"):
             path = EndpointPath(event.name)
@@ -266,13 +288,14 @@ class OneScan:
         told = self._end.tally if self._end is not None else None
         self.complete = told is not None and told.complete
         if told is None:
-            why = f"{MAX_DEATHS + 1} scanners died; the last: {how}"[:4000]
+            why = f"{self._deaths} scanners died; the last: {how}"[:4000]
             last = self._last
             told = Tally(complete=False, why_incomplete=why, files=last.files, bytes=last.bytes)
         skipped = Counter(told.skipped)
         skipped.update(self._counts)
         return told.model_copy(
             update={
+                **self._incomplete(told),
                 "findings": self._findings,
                 "skipped": {one: n for one, n in skipped.items() if n > 0},
                 "seconds": round(time.monotonic() - self._began, 3),
@@ -281,6 +304,18 @@ class OneScan:
                 "engines": {**told.engines, **({Engine.CLAMAV: self._clamav} if self._clamav else {})},
             }
         )
+
+    def _incomplete(self, told: Tally) -> Mapping[str, object]:
+        """A document that an indicator asks for and that was not read is a place that was not looked at.
+
+        An engine that is there and was not asked is as good as that. One that is not installed is none of ours.
+        """
+        whys = [f"{one}: not all of it could be read, so what is asked of it may be unknown" for one in self._lacking]
+        whys += [self._clamav] if self._clamav_is_dead else []
+        if not whys:
+            return {}
+        whys[:0] = filter(None, [told.why_incomplete])
+        return {"complete": False, "why_incomplete": "; ".join(whys)[:4000]}
 
     def _pressure(self) -> Mapping[str, str]:
         """How often it has stepped back; only told where it has, or could not."""

@@ -27,6 +27,11 @@ AHEAD: Final = 2**20
 _COMPLAINTS = 2000
 """Bytes of them that are kept."""
 
+_PATIENTLY = 65_536
+"""Bytes of complaints after which they are read slowly: whoever complains for ever is not to keep us busy."""
+_SLOWLY = 0.05
+"""Seconds between two looks at them then."""
+
 _LAST_WORDS = 0.5
 """Seconds: something that left its session may keep its streams open."""
 
@@ -89,9 +94,12 @@ class Worker:
 
     async def _listen(self) -> None:
         """Keep the last of what it complains about, and never let it wait for that to be read."""
-        pipe = self._process.stderr
+        pipe, heard = self._process.stderr, 0
         while pipe is not None and (piece := await pipe.read(_COMPLAINTS)):
             self._complaints = (self._complaints + piece)[-_COMPLAINTS:]
+            heard += len(piece)
+            if heard > _PATIENTLY:
+                await asyncio.sleep(_SLOWLY)
 
     async def say(self, message: Mapping[str, Any]) -> None:
         """Send a message, when there is room for it; nothing if it is gone: its output says so."""
@@ -155,15 +163,24 @@ class Worker:
         await asyncio.to_thread(self.at_end)
         if self._process.stdin is not None:
             self._process.stdin.close()
-        if self._process.stdout is not None:
-            with suppress(*_BREAKS, OSError):
-                while await self._process.stdout.read(BLOCK):
-                    pass
+        await self._let_go()
         await self._process.wait()
         await asyncio.wait({self._listening}, timeout=_LAST_WORDS)
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
+        # Nothing that is public lets go of streams that somebody else still holds.
+        self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - see above
         await asyncio.to_thread(self.at_end)
+
+    async def _let_go(self) -> None:
+        """Read what is left, so that its end is heard of; not longer than a moment, as others may hold its output."""
+        pipe = self._process.stdout
+        if pipe is None:
+            return
+        with suppress(*_BREAKS, OSError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                while await pipe.read(BLOCK):
+                    pass
 
 
 def _widen(pipe: asyncio.StreamWriter | None) -> None:

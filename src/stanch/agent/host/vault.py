@@ -53,7 +53,7 @@ _FAR = datetime(9999, 1, 1, tzinfo=UTC)
 log = structlog.get_logger(__name__)
 
 
-def _no_progress(done: int, total: int | None, unit: str, text: str = "") -> None:
+def _no_progress(done: int, total: int | None, unit: str, text: str = "", *, paused: str = "") -> None:
     """Nobody looks."""
 
 

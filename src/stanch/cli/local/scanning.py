@@ -1,6 +1,5 @@
 """`stanch local scan`: look for malware on this machine, by hand; needs no server and no agent."""
 
-import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from stanch.cli.scanning import (
     told_of,
     where_options,
 )
-from stanch.core.errors import Unsupported
+from stanch.core.errors import Invalid
 from stanch.core.scanning import Area, Engine, Files, Scan
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def _with_options(command: F) -> F:
         metavar="FILE|FOLDER",
         help="YARA rules or hash lists; of a folder, all in it; several times.",
     )
-    clamav = click.option("--no-clamav", is_flag=True, help="Do not ask ClamAV's daemon.")
+    clamav = click.option("--clamav/--no-clamav", default=True, help="Ask ClamAV too, where its daemon runs.")
     limit = click.option(
         "--per-object",
         type=DURATION,
@@ -71,14 +70,14 @@ def _with_options(command: F) -> F:
     """,
 )
 @_with_options
-@click.option("--no-memory", is_flag=True, help="Do not look into the memory of processes.")
+@click.option("--memory/--no-memory", default=True, help="Look into the memory of processes, too.")
 @scope_options
 @how_options
 @json_option
-def critical(*, no_memory: bool, **more: Any) -> int:
+def critical(*, memory: bool, **more: Any) -> int:
     """See the help above."""
     exclude, size = more.pop("exclude"), more.pop("max_file_size")
-    return _run(Files(area=Area.CRITICAL, exclude=exclude, max_size=size), memory=not no_memory, **more)
+    return _run(Files(area=Area.CRITICAL, exclude=exclude, max_size=size), memory=memory, **more)
 
 
 @scan.command(
@@ -91,15 +90,21 @@ def critical(*, no_memory: bool, **more: Any) -> int:
     """,
 )
 @_with_options
-@click.option("--memory", is_flag=True, help="Look into the memory of processes, too.")
+@click.option("--memory/--no-memory", default=False, help="Look into the memory of processes, too.")
+@click.option("--only-memory", is_flag=True, help="Look into the memory of processes only.")
 @where_options
 @how_options
 @json_option
-def malware(*, memory: bool, **more: Any) -> int:
+def malware(*, memory: bool, only_memory: bool, **more: Any) -> int:
     """See the help above."""
     names = ("paths", "area", "exclude", "max_file_size", "network_drives", "one_file_system")
-    files = files_of(**{one: more.pop(one) for one in names}, default=Area.ALL)
-    return _run(files, memory=memory, **more)
+    where = {one: more.pop(one) for one in names}
+    if only_memory and (where["paths"] or where["area"]):
+        raise Invalid(
+            "No files are looked at, but places of files are named", got="--only-memory with --path or --area"
+        )
+    files = None if only_memory else files_of(**where, default=Area.ALL)
+    return _run(files, memory=memory or only_memory, **more)
 
 
 def _run(
@@ -107,19 +112,15 @@ def _run(
     *,
     memory: bool,
     rules: tuple[Path, ...],
-    no_clamav: bool,
+    clamav: bool,
     per_object: timedelta,
     cache: bool,
     **more: Any,
 ) -> int:
     told, limits = told_of(more), limits_of(more, per_object)
     found, engines = _materials(rules), {Engine.YARA, Engine.HASHES}
-    if not no_clamav and _has_clamav():
-        engines.add(Engine.CLAMAV)
-    if not found and Engine.CLAMAV not in engines:
-        raise Unsupported(
-            "There is nothing here to look for malware with", got="no rules", hint="Name some with --rules FILE."
-        )
+    if clamav:
+        engines.add(Engine.CLAMAV)  # where it is not there, or does not answer, the scan says so
     wanted = Scan(
         materials=found,
         files=files,
@@ -136,9 +137,3 @@ def _materials(rules: tuple[Path, ...]) -> "tuple[Material, ...]":
     from stanch.core.content import ContentKind
 
     return materials(rules, frozenset({ContentKind.YARA, ContentKind.HASHES})) if rules else base()
-
-
-def _has_clamav() -> bool:
-    from stanch.agent.scan_alone import clamav
-
-    return asyncio.run(clamav())

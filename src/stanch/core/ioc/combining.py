@@ -43,6 +43,15 @@ class Example:
     """Term to the value that fits, for people."""
 
 
+GoOn = Callable[[], bool]
+"""Asked again and again while items are combined: may it go on?"""
+
+
+def always() -> bool:
+    """Nobody wants it to end."""
+    return True
+
+
 _NOBODY = Vector(frozenset(), frozenset())
 
 
@@ -137,11 +146,16 @@ class Scope:
         fewer = {leaf for leaf in one.fits if not positive(leaf)} <= {leaf for leaf in other.fits if not positive(leaf)}
         return more and fewer and one.known >= other.known
 
-    def combinations(self) -> Iterator[Combination]:
-        """Every choice of items that fulfils it, those that take the most items first."""
+    @property
+    def waits(self) -> bool:
+        """Was anything seen that it could take?"""
+        return any(self._seen[whose] for whose in self.some)
+
+    def combinations(self, go_on: GoOn = always) -> Iterator[Combination]:
+        """Every choice of items that fulfils it, those that take the most items first; until `go_on` denies it."""
         if self.limited and any(len(self._seen[whose]) >= MAX_VECTORS for whose in self.every):
             return
-        trying = _Trying(self, [list(self._seen[whose]) or [self._clean(whose)] for whose in self.every])
+        trying = _Trying(self, [list(self._seen[whose]) or [self._clean(whose)] for whose in self.every], go_on)
         best = [_at_best(self._seen[whose], self.forest) for whose in self.some]
         waiting: list[tuple[Vector, ...]] = [()] if trying.holds((*best, *trying.best)) else []
         while waiting:
@@ -153,9 +167,9 @@ class Scope:
                 choices = ((*chosen, one) for one in (*self._seen[self.some[len(chosen)]], _NOBODY))
                 hopeful = [some for some in choices if trying.holds((*some, *left, *trying.best))]
                 waiting += reversed(hopeful)
-            if trying.spent > MAX_TRIES:
-                self.limited = True
-                return
+            if trying.is_over:
+                break
+        self.limited = self.limited or trying.is_over
 
     def _combined(self, chosen: tuple[Vector, ...], trying: "_Trying") -> Iterator[Combination]:
         taken = {whose: one for whose, one in zip(self.some, chosen, strict=True) if one is not _NOBODY}
@@ -176,13 +190,16 @@ class _Trying:
     look at their worst spares to try all items of which none may have something.
     """
 
-    def __init__(self, scope: Scope, others: Sequence[Sequence[Vector]]) -> None:
+    def __init__(self, scope: Scope, others: Sequence[Sequence[Vector]], go_on: GoOn) -> None:
         self._scope = scope
+        self._go_on = go_on
         self._others = others
         """Of each document of which no item may have something: what its items are like."""
         self.best = [_at_best(some, scope.forest) for some in others]
         self._worst = [_at_worst(some) for some in others]
-        self.spent = 0
+        self._spent = 0
+        self.is_over = False
+        """It was tried too often, or somebody wants it to end: what it says no to may hold."""
 
     def holds(self, vectors: Sequence[Vector]) -> bool:
         """Do they fulfil it together?"""
@@ -199,15 +216,18 @@ class _Trying:
         """Is there none with which it cannot hold, whatever the others are?"""
         for place, some in enumerate(self._others):
             rest = (*self.best[:place], *self.best[place + 1 :])
-            if not all(self.spent <= MAX_TRIES and self.holds((*taken, one, *rest)) for one in some):
+            if not all(self.holds((*taken, one, *rest)) for one in some):
                 return False
         return True
 
     def _all_hold(self, taken: Sequence[Vector]) -> bool:
-        return all(self.spent <= MAX_TRIES and self.holds((*taken, *rest)) for rest in product(*self._others))
+        return all(self.holds((*taken, *rest)) for rest in product(*self._others))
 
     def _tried(self, vectors: Sequence[Vector]) -> tuple[Touched, Untouched] | None:
-        self.spent += 1
+        self._spent += 1
+        self.is_over = self.is_over or self._spent > MAX_TRIES or not self._go_on()
+        if self.is_over:
+            return None
         scope = self._scope
         touched = scope.forest.touched(frozenset[int]().union(*(one.fits for one in vectors)))
         untouched = Untouched(scope.forest.shapes, frozenset[int]().union(*(one.known for one in vectors)))

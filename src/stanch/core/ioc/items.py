@@ -68,3 +68,11 @@ class Item:
     """By path of term (without the document). Missing: not known. Empty: known to have none. See CUT."""
     about: Mapping[str, Value] = field(default_factory=dict)
     """What it takes to find it again: `path`, `pid`, `started` (ticks), `sha256`, `size`, `user`, as far as known."""
+
+
+NOT_LOOKED_AT: Final = "(not looked at)"
+
+
+def the_rest(document: str) -> Item:
+    """Stands for what was not looked at: nothing is known of it, so that "no item has that" is not known either."""
+    return Item(document=document, name=NOT_LOOKED_AT, values={})

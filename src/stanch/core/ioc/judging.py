@@ -34,7 +34,7 @@ from functools import partial
 from itertools import islice
 from threading import Lock
 
-from stanch.core.ioc.combining import MAX_EXAMPLES, Combination, Example, Scope
+from stanch.core.ioc.combining import MAX_EXAMPLES, Combination, Example, GoOn, Scope, always
 from stanch.core.ioc.comparing import Asked
 from stanch.core.ioc.expression import Indicator, Term, depth_of, terms_of
 from stanch.core.ioc.forest import MAX_DEPTH, Forest, Touched
@@ -190,7 +190,7 @@ class Judge:
 
     @property
     def limited(self) -> Sequence[int]:
-        """Indicators that may have missed a match, since more different items were seen than could be combined."""
+        """Indicators that may have missed a match: more different items were seen than could be combined, in time."""
         with self._lock:
             scopes = [scope.root for scope in self._scopes.values() if scope.limited]
         return sorted({self._forest.source[root] for root in scopes})
@@ -204,6 +204,14 @@ class Judge:
         if len(documents) == 1:
             return documents[0].needs(item)
         return NOTHING.union(*(document.needs(item) for document in documents))
+
+    def concerns(self, item: Item) -> bool:
+        """Is there anything in it for `see`? Of most items it takes no note."""
+        mine = self._mine.get(item.document)
+        if mine is None:
+            return False
+        hits, known = self._fits(mine, item)
+        return bool(hits or self._always_about(item.document, known, plain=False))
 
     def see(self, item: Item) -> Sequence[Match]:
         """Take note of an item; the matches that it decides alone, one for each indicator."""
@@ -291,12 +299,26 @@ class Judge:
 
     def finish(self) -> Sequence[Match]:
         """Every item was seen: the matches that take items of several documents."""
-        with self._lock:
-            return tuple(match for scope in self._scopes.values() for match in self._combined(scope))
+        return tuple(self.finishing(always))
 
-    def _combined(self, scope: Scope) -> Iterator[Match]:
+    def finishing(self, go_on: GoOn) -> Iterator[Match]:
+        """Likewise, one after the other, as long as `go_on`, which is asked before each step, does not say no.
+
+        Indicators that were not done by then are `limited`.
+        """
+        for scope in self._scopes.values():
+            if not scope.waits:
+                continue
+            with self._lock:
+                if go_on():
+                    found = tuple(self._combined(scope, go_on))
+                else:
+                    scope.limited, found = True, ()
+            yield from found
+
+    def _combined(self, scope: Scope, go_on: GoOn) -> Iterator[Match]:
         told: set[frozenset[str]] = set()
-        for combination in scope.combinations():
+        for combination in scope.combinations(go_on):
             named = self._named(scope, combination)
             for examples in _aligned({one: some for one, some in combination.examples.items() if one in named}):
                 items = {one.item.name: one.item for one in examples.values()}

@@ -70,6 +70,9 @@ class Knowledge:
         if question.how is How.PATTERN:
             self._steps += program_of(str(question.key))
             self._refuse_too_many()
+        elif question.how is How.PATTERN_FOLDED:  # a text as it is: a step for each of its bytes
+            self._steps += len(str(question.key).encode())
+            self._refuse_too_many()
 
     def _refuse_too_many(self) -> None:
         if self._steps > MAX_STEPS:

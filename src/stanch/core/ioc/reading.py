@@ -50,8 +50,8 @@ class Span:
 
     @property
     def point(self) -> bool:
-        """Is it one number only?"""
-        return self.low == self.high
+        """Is it one number only? Without one of its ends it is none."""
+        return self.low == self.high and self.with_low and self.with_high
 
     def above(self, value: float) -> bool:
         """Is the value greater than all of it?"""

@@ -24,8 +24,16 @@ MAX_DEPTH = 30
 """Parentheses within one another."""
 
 _SIMPLE = re.compile(
-    r"\s*\[\s*([a-z][a-z0-9-]*):([a-z][a-z0-9_]*(?:\.(?:[a-z][a-z0-9_]*|'[^'\\]*'))*)\s*=\s*'([^'\\]*)'\s*\]\s*"
+    r"\s*\[\s*([a-z][a-z0-9-]*):([a-z][a-z0-9_]*(?:\.(?:[a-zA-Z_][a-zA-Z0-9_]*|'[^'\\]*'))*)\s*=\s*'([^'\\]*)'\s*\]\s*"
 )
+_WORDS = {
+    ("", word)
+    for word in (
+        *("AND", "OR", "NOT", "FOLLOWEDBY", "LIKE", "MATCHES", "ISSUPERSET", "ISSUBSET", "EXISTS", "LAST", "IN"),
+        *("START", "STOP", "SECONDS", "true", "false", "WITHIN", "REPEATS", "TIMES"),
+    )
+}
+"""Words of the grammar: no step of a path may be called so, unless in quotes."""
 _STEP = re.compile(r"'([^']*)'|([^.']+)")
 _PIECE = re.compile(
     r"(?P<text>'[^'\\]*(?:\\['\\][^'\\]*)*')|(?P<comment>/\*.*?\*/|//[^\r\n]*)|(?P<plain>[\w\s.:,=!<>()\[\]*+-]+)",
@@ -55,9 +63,9 @@ def read_pattern(pattern: str) -> Group:
             "The pattern is too long", got=f"{len(pattern)} characters", expected=f"at most {MAX_PATTERN} characters"
         )
     simple = _SIMPLE.fullmatch(pattern)
-    if simple is not None:
-        kind, path, content = simple.groups()
-        steps = tuple(quoted or bare for quoted, bare in _STEP.findall(path))
+    if simple is not None and _WORDS.isdisjoint(path := _STEP.findall(simple[2])):
+        kind, _, content = simple.groups()
+        steps = tuple(quoted or bare for quoted, bare in path)
         sides = (_Question(kind, steps, turned=turned).put(Condition.IS, content) for turned in (False, True))
         return _grouped(_sides(*sides))
     return _grouped(_observations(_parsed(pattern)))
@@ -296,9 +304,14 @@ def _step(context: Any) -> str:
 
 
 def _literal(context: Any) -> str:
-    """A literal as text, without its quotes; a number or truth as it is written."""
+    """A literal as text, without its quotes; a number or truth as it is written. Unreadable for bytes.
+
+    The digits of a hash may be written as bytes: compared with a text, they would be the text that writes them.
+    """
     text = str(context.getText())
     begin = text.find("'")
+    if begin > 0 and (text[0] == "b" or (text[0] == "h" and "hashes." not in context.parentCtx.getText())):
+        raise Unreadable("Bytes cannot be compared here", got=text[:100], expected="a text, a number or a time")
     return _ESCAPED.sub(r"\1", text[begin + 1 : -1]) if begin >= 0 else text
 
 

@@ -1,22 +1,32 @@
 """Content: import rules and indicators, look at them, publish them to endpoints, go back, remove."""
 
-from collections.abc import Sequence
-from typing import Annotated
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from http import HTTPStatus
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import StreamingResponse
 
 from stanch.core.content import ContentName
 from stanch.core.rest_content import (
     ContentDetail,
+    ContentRoom,
     ContentView,
     ForGroups,
     Imported,
     Lint,
+    Prune,
+    Pruned,
     Publish,
     VersionDetail,
 )
 from stanch.core.types import Sha256
 from stanch.server.api.asking import Curator, House, Reader, address_of, announced
+from stanch.server.api.evidence import Download
+from stanch.server.api.ranges import attachment
+from stanch.server.upload_files import BLOCK
 
 router = APIRouter(tags=["content"])
 
@@ -77,6 +87,40 @@ async def show_content(name: ContentName, _caller: Reader, services: House) -> C
 async def show_version(name: ContentName, version: Number, _caller: Reader, services: House) -> VersionDetail:
     """One version: its files, how many rules count, and what is wrong with the others."""
     return await services.content.version(name, version)
+
+
+@router.get("/content/{name}/versions/{version}/pack", response_class=StreamingResponse)
+async def fetch_pack(
+    request: Request, name: ContentName, version: Number, caller: Curator, services: House
+) -> StreamingResponse:
+    """The pack of a version, byte for byte as it was imported. Every download stands in the audit."""
+    with ExitStack() as places:
+        places.enter_context(services.downloads.place(caller.name))
+        found, pack = await services.content.read(caller, name, version, detail={"address": address_of(request)})
+        places.callback(pack.close)
+        headers = {
+            "Content-Length": str(found.size),
+            "Content-Disposition": attachment(f"{name}-{version}.pack", otherwise="content"),
+            "X-Content-Type-Options": "nosniff",
+        }
+        return Download(_blocks(pack), places.pop_all(), status_code=HTTPStatus.OK, headers=headers)
+
+
+async def _blocks(pack: BinaryIO) -> AsyncIterator[bytes]:
+    while block := await asyncio.to_thread(pack.read, BLOCK):
+        yield block
+
+
+@router.get("/content-room")
+async def content_room(_caller: Reader, services: House) -> ContentRoom:
+    """How much content there is on the server, and may be."""
+    return await services.content.room()
+
+
+@router.post("/content/{name}/prune")
+async def prune_content(name: ContentName, wanted: Prune, caller: Curator, services: House) -> Pruned:
+    """Remove old versions for good, but for those that are current, were so before, or are in an open order."""
+    return await services.content.prune(caller, name, wanted)
 
 
 @router.post("/content/{name}/publish")

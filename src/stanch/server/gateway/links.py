@@ -259,12 +259,13 @@ class AgentLinks:
         await link.send(Complaint(error=error.body()))
 
     async def _progress(self, link: AgentLink, frame: ProgressFrame) -> None:
-        """Tell whoever listens, if it is a task of this endpoint."""
-        if not self._services.bus.listened_to:
-            return
+        """Keep it, and tell whoever listens, if it is a task of this endpoint."""
         order = await self._order_of(link.endpoint, frame.task)
-        if order is not None:
-            said = frame.model_dump(include={"task", "done", "total", "unit", "text"})
+        if order is None:
+            return
+        self._services.orders.progress.put(order, frame)
+        if self._services.bus.listened_to:
+            said = frame.model_dump(include={"task", "done", "total", "unit", "text", "paused"})
             self._services.bus.publish(TaskEvent(type="progress", order=order, endpoint=link.endpoint, **said))
 
     async def _order_of(self, endpoint: str, task: str) -> str | None:

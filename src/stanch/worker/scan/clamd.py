@@ -17,6 +17,8 @@ import socket
 import threading
 import time
 from array import array
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -32,6 +34,15 @@ MAX_NAME: Final = 200
 _REPLY: Final = re.compile(r"(\d{1,10}): (?:(?:fd\[\d+\]|stream|instream\([^)]*\)): )?(.*)", re.DOTALL)
 _MORE: Final = re.compile(r"\([0-9a-f]{32,64}:\d+\)$")
 """Hash and size, which some daemons write behind a name."""
+CONFIGS: Final = ("/etc/clamav/clamd.conf", "/etc/clamd.d/scan.conf", "/etc/clamd.conf")
+LARGEST: Final = 100 * 2**20
+"""Bytes of a file that the daemon looks into, if its configuration does not say otherwise."""
+MOST: Final = 2**31 - 1
+"""Bytes that it looks into, whatever its configuration says."""
+MAX_CONFIG: Final = 262_144
+
+_SETTING: Final = re.compile(rb"^[ \t]*MaxFileSize[ \t]+(\d{1,15})([KkMmGg]?)[ \t\r]*$", re.MULTILINE)
+_UNITS: Final = {b"": 1, b"k": 2**10, b"m": 2**20, b"g": 2**30}
 _NO_MALWARE: Final = "Heuristics.Limits.Exceeded"
 """It says "found" of what it did not look into."""
 
@@ -197,18 +208,23 @@ class Clamd:
 class Client:
     """The session as a scan uses it: it opens it, keeps it open, and gets a name, nothing, or an OSError."""
 
-    def __init__(self, clamd: Clamd) -> None:
+    def __init__(self, clamd: Clamd, *, largest: int = LARGEST) -> None:
+        """`largest`: bytes of a file that the daemon looks into."""
         self._clamd = clamd
+        self._largest = largest
         self.version = clamd.begin()
         """As the daemon tells it; empty if it does not answer: then no file gets an answer either."""
-        self.key = hashlib.blake2b(self.version.encode() or os.urandom(16), digest_size=16).digest()
-        """Names the engine and its data: what is clean under one of these is not under the next."""
+        name = f"{self.version} {largest}".encode() if self.version else os.urandom(16)
+        self.key = hashlib.blake2b(name, digest_size=16).digest()
+        """Names the engine, its data and its bound: what is clean under one of these is not under the next."""
         self._keeper = threading.Lock()
         self._kept = False
 
     def scan(self, file: int, *, within: float = 60.0) -> str | None:
         """What is in the open file, None for nothing. OSError if there was no answer."""
         self._keep_open()
+        if os.fstat(file).st_size > self._largest:
+            raise OSError(f"not looked into: larger than its MaxFileSize of {self._largest} bytes")
         answer = self._clamd.scan(file, within=within)
         if answer.verdict is Verdict.ERROR:
             raise OSError(answer.text)
@@ -228,8 +244,30 @@ class Client:
 
 
 def client(descriptor: int) -> Client:
-    """Open a session over this connected socket, which belongs to the client from now on."""
-    return Client(Clamd(descriptor))
+    """Open a session over this connected socket, which belongs to the client from now on.
+
+    Reads the daemon's configuration, so not after the process has confined itself.
+    """
+    return Client(Clamd(descriptor), largest=largest())
+
+
+def largest(configs: Sequence[str] = CONFIGS) -> int:
+    """Bytes of a file that the daemon looks into, as the first configuration that can be read has it.
+
+    Of a larger one it says that it is clean, without a look at it, unless `AlertExceedsMax` is on.
+    """
+    for config in configs:
+        with suppress(OSError), open(config, "rb", opener=_at_once) as file:
+            found = _SETTING.findall(file.read(MAX_CONFIG))
+            if not found:
+                return LARGEST
+            size = int(found[-1][0]) * _UNITS[found[-1][1].lower()]
+            return min(size or MOST, MOST)  # 0 means no bound
+    return LARGEST
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _verdict(text: str) -> Answer:

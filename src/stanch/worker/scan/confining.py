@@ -35,8 +35,9 @@ from stanch.worker.scan.remembered import MAX_WRITTEN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DATA: Final = 1536 * 2**20
-"""Bytes of memory of its own; mapped files do not count."""
+DATA: Final = 1024 * 2**20
+"""Bytes of memory of its own; mapped files do not count. A file can be made so that rules take all of it (see `rules`):
+the less it is, the better for others."""
 DESCRIPTORS: Final = 4096
 
 _NEW_NETWORK, _NEW_MOUNTS = 0x40000000, 0x00020000
@@ -50,8 +51,11 @@ _FOWNER, _DAC_READ_SEARCH, _SYS_PTRACE, _LEASE = 3, 2, 19, 28
 _CAPABILITIES_3: Final = 0x20080522
 
 
-def confine_scan(*, memory: bool, clamd: bool) -> dict[str, str]:
-    """Take every measure; measure to `yes`, or why not. Before any thread is started."""
+def confine_scan(*, memory: bool, clamd: bool, hands: bool = False) -> dict[str, str]:
+    """Take every measure; measure to `yes`, or why not. Before any thread is started.
+
+    `hands`: it may fork, until it is sealed.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     keep = {_DAC_READ_SEARCH, _LEASE, _FOWNER, *((_SYS_PTRACE,) if memory else ())}
     measures: dict[str, Callable[[], None]] = {
@@ -61,7 +65,7 @@ def confine_scan(*, memory: bool, clamd: bool) -> dict[str, str]:
         **no_way_back(libc),
         "landlock": lambda: _read_only(libc, memory=memory),
         "limits": _limit,
-        "seccomp": lambda: _filter_calls(libc, messages=clamd),
+        "seccomp": lambda: _filter_calls(libc, messages=clamd or hands, forks=hands),
     }
     told = taken(measures)
     if told["seccomp"] != DONE and os.geteuid() == NOBODY:
@@ -127,8 +131,14 @@ def _limit() -> None:
     )
 
 
-def _filter_calls(libc: ctypes.CDLL, *, messages: bool) -> None:
+def seal() -> None:
+    """No more processes: for each that was let fork. Nothing if there is no filter of calls. Before any thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    taken({"seccomp": lambda: _filter_calls(libc, messages=True, forks=False)})
+
+
+def _filter_calls(libc: ctypes.CDLL, *, messages: bool, forks: bool) -> None:
     machine, scanning = MACHINES.get(platform.machine()), SCANNING.get(platform.machine())
     if machine is None or scanning is None:
         raise ValueError(f"no filter for {platform.machine()}")
-    install(libc, scanning_program(machine, scanning, messages=messages))
+    install(libc, scanning_program(machine, scanning, messages=messages, forks=forks))

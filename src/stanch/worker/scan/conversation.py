@@ -6,24 +6,37 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from stanch.core.ioc.items import Cost, Item
+from stanch.core.ioc.items import Cost, Item, the_rest
 from stanch.core.scan_wire import AT_SLOT, AT_SLOTS, MAX_ANSWER, MAX_LINE
 from stanch.worker.scan import confining, globs, processes
 from stanch.worker.scan.crew import HANGS, Crew, Gate, Slots
 from stanch.worker.scan.engines import Clamd, Engines
+from stanch.worker.scan.hands import Hand, Hiring, Noting, Report, Reported
+from stanch.worker.scan.listing import Statuses
 from stanch.worker.scan.loading import Loading, import_for
 from stanch.worker.scan.looking import Glance, Linked, Looker
 from stanch.worker.scan.mounts import read_mounts
 from stanch.worker.scan.remembered import Memory
-from stanch.worker.scan.telling import Telling, Wire
-from stanch.worker.scan.walking import Choice, Folder, Given, Statuses, Walker
+from stanch.worker.scan.telling import EVERY, Telling, Tells, Wire
+from stanch.worker.scan.walking import Choice, Folder, Given, Walker
 
+if TYPE_CHECKING:
+    from stanch.core.ioc.judging import Judge, Match
+
+COMBINING: Final = 120.0
+"""Seconds for combining what was seen at the end; indicators that are not done by then may have missed a match."""
 MAX_MATERIAL: Final = 256 * 2**20
 """Bytes of one file of rules or indicators."""
+CANNOT_FIND: Final = (
+    "none of the rules and indicators could have found anything here: what they ask for cannot be known on this "
+    "machine, or is left out (see what is wrong with them)"
+)
 MAX_THREADS: Final = 16
 BLOCK: Final = 2**20
 TOLD_AT_ONCE: Final = 50
@@ -59,7 +72,8 @@ class Inbox:
         while len(self._buffer) < size:
             if not self._more():
                 raise ValueError("the bytes of a file are missing")
-        taken = bytes(self._buffer[:size])
+        with memoryview(self._buffer) as all_:  # not one more copy of what may be a quarter of what there is
+            taken = bytes(all_[:size])
         del self._buffer[:size]
         return taken
 
@@ -79,8 +93,9 @@ def converse(inbox: Inbox, wire: Wire) -> None:
         header = inbox.message()
         if header is None or header.get("type") != "material" or header.get("kind") not in KINDS:
             raise ValueError("no material")
-        scan.loading.add(header["kind"], header["name"], inbox.content(header["size"]))
+        scan.add(header["kind"], header["name"], inbox.content(header["size"]))
     scan.load()
+    scan.hire()
     threading.Thread(target=scan.listen, args=(inbox,), daemon=True).start()
     scan.run()
 
@@ -90,7 +105,8 @@ class Scan:
 
     def __init__(self, job: Mapping[str, Any], wire: Wire) -> None:
         self._job = job
-        self._patience = float(job.get("patience", HANGS)) + 2 * float(job["per_object"])  # rules may be asked twice
+        self._hangs = float(job.get("patience", HANGS))
+        self._patience = self._hangs + 2 * float(job["per_object"])  # rules may be asked twice
         self._wire = wire
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease that somebody breaks, in the instant in which we hold it
         kinds = frozenset(job.get("kinds", KINDS))
@@ -99,6 +115,7 @@ class Scan:
 
         self._facts = prepare()
         self._excluded, self._hinted = globs.matcher(job["exclude"]), globs.finder(job["hint"])
+        self._forbidden = globs.matcher(job.get("forbidden", []))
         self._mounts = read_mounts()
         self._slots = Slots(_shared(job.get("at")), self._at)
         self._memory = Memory(job["remembered"], job["learned"])
@@ -106,24 +123,36 @@ class Scan:
         self.loading = Loading(job, self._memory)
         self._telling = Telling(wire, most_findings=job["findings"], most_rules=job["rules"])
         self._gate = Gate()
+        self._alive = time.monotonic()
         self._processes: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self._listening_done = threading.Event()
-        self._confined = confining.confine_scan(memory=bool(job["memory"]), clamd=job["clamd"] is not None)
+        self._hiring = _hiring(job)
+        self._hands: Sequence[Hand] = ()
+        clamd = job["clamd"] is not None
+        self._confined = confining.confine_scan(memory=bool(job["memory"]), clamd=clamd, hands=self._hiring is not None)
 
     def _at(self, names: Sequence[str]) -> None:
         self._wire.send({"type": "at", "names": list(names)})
+
+    def add(self, kind: str, name: str, data: bytes) -> None:
+        """One file of rules or indicators. Reading some may take a minute: whoever waits sees that it goes on."""
+        self.loading.add(kind, name, data)
+        if time.monotonic() - self._alive > EVERY:
+            self._alive = time.monotonic()
+            self._telling.advance(paused=False, at=os.fsencode(f"reading {name}"))
 
     def load(self) -> None:
         """Compile and parse; tell what came of it, and what is needed."""
         told = [{"type": "loaded", "loaded": _bounded(one)} for one in self.loading.finish()]
         for n in range(0, len(told), TOLD_AT_ONCE):
             self._wire.send(*told[n : n + TOLD_AT_ONCE])
+        if not (self.loading.can_find() or self._clamd):
+            self._telling.missing(CANNOT_FIND)
         judge = self.loading.judge
         wanted = {} if judge is None else {name: sorted(paths) for name, paths in judge.wanted.items()}
         self._engines = self._made_engines(frozenset(wanted.get("FileItem", ())))
         files = bool(self._engines.wanted or self.loading.rules or self.loading.hashes or self._clamd)
         self._glance = Glance(self._engines, self._memory, self._telling)
-        self._crew = self._made_crew()
         self._wire.send({"type": "wants", "documents": wanted, "files": files})
 
     def _made_engines(self, wanted: frozenset[str]) -> Engines:
@@ -139,33 +168,63 @@ class Scan:
             told=self._matched,
         )
 
+    def hire(self) -> None:
+        """The processes that look at files, if there can be some. Before any thread is there."""
+        rules = self.loading.rules
+        if rules is not None and self._job["memory"]:
+            rules.ready()  # they are needed here, too
+        if self._hiring is not None:
+            self._memory.flush()  # or each of them would write what waits
+            prepare = (lambda: None) if rules is None else rules.prepare
+            self._hands = self._hiring.fork(self._elsewhere, prepare, self._slots, confining.seal)
+            confining.seal()
+        self._crew = self._made_crew()
+
+    def _elsewhere(self, report: Report, alive: Callable[[], None]) -> Looker:
+        """In another process: the worker hears of it by reports."""
+        judge = self._engines.judge
+        noting = None if judge is None else Noting(judge, report)
+        return self._looker(replace(self._engines, judge=noting, told=None), report, alive, Linked())
+
+    def _looker(self, engines: Engines, tells: Tells, alive: Callable[[], None], linked: Linked) -> Looker:
+        skip, max_size = frozenset(map(os.fsencode, self._job["skip"])), self._job["max_size"]
+        return Looker(engines, tells, self._memory, max_size=max_size, skip=skip, linked=linked, alive=alive)
+
+    def _reported(self, report: Reported) -> None:
+        """What another process has looked at."""
+        self._telling.looked_elsewhere(report.numbers, report.items)
+        for name, reason, detail, judged in report.skips:
+            self._telling.skip(name, reason, detail, judged=judged)
+        for finding in report.findings:
+            self._telling.finding(finding)
+        if self.loading.judge is not None:
+            for item in report.seen:
+                self._matched(self.loading.judge.see(item))
+        if report.error:
+            self._telling.end(f"the scanner failed: {report.error}")
+
     def _made_crew(self) -> Crew:
-        job = self._job
+        job, linked = self._job, Linked()
         choice = Choice(
             excluded=self._excluded,
             hinted=self._hinted,
             network=job["network"],
             one_file_system=job["one_file_system"],
             mounts=self._mounts,
+            all_kinds=self._engines.all_kinds,
         )
         glance = self._glanced if self._engines.only_clean else None
-        skip, linked = frozenset(map(os.fsencode, job["skip"])), Linked()
         return Crew(
-            threads=max(1, min(job["threads"], MAX_THREADS)),
+            threads=_threads(job),
             walker=lambda put: Walker(choice, put=put, skip=self._telling.skip, glance=glance),
-            looker=lambda alive: Looker(
-                self._engines,
-                self._telling,
-                self._memory,
-                max_size=job["max_size"],
-                skip=skip,
-                linked=linked,
-                alive=alive,
-            ),
+            looker=lambda alive: self._looker(self._engines, self._telling, alive, linked),
             telling=self._telling,
             gate=self._gate,
             slots=self._slots,
             patience=self._patience,
+            walking=self._hangs,
+            processes=self._hands,
+            take=self._reported,
         )
 
     def _glanced(self, folder: Folder, some: Statuses) -> list[bytes]:
@@ -189,9 +248,11 @@ class Scan:
     def _take(self, message: Mapping[str, Any]) -> None:
         match message["type"]:
             case "pause":
+                self._pause(on=True)
                 self._gate.pause()
             case "resume":
                 self._gate.resume()
+                self._pause(on=False)
             case "targets":
                 self._crew.walker.add([os.fsencode(path) for path in message["paths"]], below=message["below"])
             case "processes":
@@ -206,6 +267,10 @@ class Scan:
             case _:
                 raise ValueError("no such message")
 
+    def _pause(self, *, on: bool) -> None:
+        if self._hiring is not None:
+            self._hiring.board.pause(on=on)
+
     def _all(self) -> None:
         self._listening_done.set()
         self._processes.put(None)
@@ -218,10 +283,11 @@ class Scan:
         for one in items:
             values = {path: tuple(values) for path, values in one["values"].items()}
             item = Item(document=one["document"], name=one["name"], values=values, about=one.get("about", {}))
-            self._telling.judged(item.document)
+            if item != the_rest(item.document):
+                self._telling.judged(item.document)
             self._matched(judge.see(item))
 
-    def _matched(self, matches: Sequence[Any]) -> None:
+    def _matched(self, matches: "Iterable[Match]") -> None:
         for one in self.loading.findings(matches):
             self._telling.finding(one)
 
@@ -237,12 +303,30 @@ class Scan:
             searching.join(0.2)
             self._telling.advance(paused=self._gate.shut, at=b"")
         if self.loading.judge is not None and not self._telling.stop.is_set():
-            self._matched(self.loading.judge.finish())
-            if limited := self.loading.limited():
-                self._telling.missing(limited)
+            self._finish(self.loading.judge)
         self._memory.flush()
         self._telling.flush()
         self._wire.send({"type": "end", "tally": self._tally(), "error": ""})
+
+    def _finish(self, judge: "Judge") -> None:
+        """Everything was seen: what indicators say of several things together."""
+        if self._telling.unseen or self._job["skip"]:
+            judge.see(the_rest("FileItem"))
+        begun, told, waited = time.monotonic(), time.monotonic(), self._gate.waited()
+
+        def go_on() -> bool:
+            nonlocal told
+            self._gate.through()
+            now = time.monotonic()
+            if now - told > EVERY:
+                told = now
+                self._telling.advance(paused=False, at=b"what was seen, taken together")
+            spent = now - begun - (self._gate.waited() - waited)
+            return spent < COMBINING and not self._telling.stop.is_set()
+
+        self._matched(judge.finishing(go_on))
+        if (limited := self.loading.limited()) and not self._telling.stop.is_set():
+            self._telling.missing(limited)
 
     def _search_processes(self) -> None:
         for process in iter(self._processes.get, None):
@@ -256,13 +340,13 @@ class Scan:
             if name in self._job["skip"]:
                 continue
             self._slots.at(AT_SLOTS - 1, os.fsencode(name))
-            look = partial(processes.look, process, self.loading.rules, self._telling)
+            look = partial(processes.look, process, self.loading.rules, self._telling, self._forbidden)
             if not processes.within(self._patience, look):
                 self._crew.hangs(name)
             self._slots.at(AT_SLOTS - 1, b"")
 
     def _tally(self) -> Mapping[str, Any]:
-        engines = self.loading.versions()
+        engines = {**self.loading.versions(), **_version_of(self._clamd)}
         return self._telling.tally(
             paused_seconds=round(self._gate.waited(), 3), confined=self._confined, engines=engines
         )
@@ -287,11 +371,31 @@ def _free(wanted: frozenset[str]) -> frozenset[str]:
     return frozenset(one for one in wanted if FILES["FileItem"][one].cost is Cost.FREE)
 
 
+def _threads(job: Mapping[str, Any]) -> int:
+    """How many look at files; whoever is to be gentle leaves a processor to the others."""
+    most = len(os.sched_getaffinity(0)) - 1 if job["gentle"] else MAX_THREADS
+    return max(1, min(int(job["threads"]), most, MAX_THREADS))
+
+
+def _hiring(job: Mapping[str, Any]) -> Hiring | None:
+    """The lines to other processes, unless they cannot do it: there is one line to clamd, and one to the agent."""
+    if job["clamd"] is not None or job.get("at") is None:
+        return None
+    try:
+        return Hiring.of(_threads(job))
+    except OSError:
+        return None
+
+
 def _shared(file: int | None) -> memoryview | None:
     if file is None:
         return None
     size = min(os.fstat(file).st_size, AT_SLOT * AT_SLOTS)
     return memoryview(mmap.mmap(file, size)) if size == AT_SLOT * AT_SLOTS else None
+
+
+def _version_of(clamd: Clamd | None) -> Mapping[str, str]:
+    return {} if clamd is None else {"clamav": clamd.version or "it does not answer"}
 
 
 def _clamd(file: int | None) -> Clamd | None:

@@ -1,19 +1,19 @@
-"""The threads of a scan: one walks, some look, and one watches that none of them hangs.
+"""Who does a scan: one thread walks, some processes look, or threads where those cannot be, and one watches them.
 
-A thread that a file system keeps waiting cannot be ended: it is given up, named and counted, and another takes its
-place with the rest of its work. Between two objects each thread passes a gate, which is shut while the scan is paused.
+Whoever is kept waiting by a file system cannot be ended: he is given up, named and counted, and a thread takes his
+place with the rest of his work. Between two objects each passes a gate, which is shut while the scan is paused.
 """
 
-import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
 
 from stanch.core.scan_wire import AT_SLOT, AT_SLOTS
+from stanch.worker.scan.batches import Batches
 from stanch.worker.scan.telling import EVERY, Telling
-from stanch.worker.scan.walking import Batch, Place, Walker
+from stanch.worker.scan.walking import Batch, Folder, Place, Walker
 
 WAITING: Final = 64
 """Batches that wait to be looked at."""
@@ -29,6 +29,39 @@ class Looks(Protocol):
     def look(self, folder: Place, name: bytes, /) -> None:
         """At one file."""
         ...
+
+    def flush(self) -> None:
+        """What was learned is to outlive us."""
+        ...
+
+
+class Reported(Protocol):
+    """What came of some files, as `hands.Reported`."""
+
+    @property
+    def done(self) -> int:
+        """So many of the names are done; the others are for somebody else."""
+        ...
+
+
+class Process(Protocol):
+    """Another process that looks at files, as `hands.Hand`."""
+
+    def look(self, place: Place, names: Sequence[bytes], /) -> Reported:
+        """At these, or the first of them."""
+        ...
+
+    def at(self) -> tuple[float, int | None] | None:
+        """Since when it is at which of the names; None for the name before it has begun."""
+        ...
+
+    def end(self) -> None:
+        """No more names come."""
+        ...
+
+
+Take = Callable[[Any], None]
+"""Tells what a process reported."""
 
 
 class Gate:
@@ -92,19 +125,56 @@ class Slots:
 
 
 class _Hand:
-    """One thread that looks."""
+    """One thread that looks, or has a process look."""
 
-    def __init__(self, slot: int, rest: deque[tuple[Place, bytes]]) -> None:
+    def __init__(self, slot: int, process: Process | None = None) -> None:
         self.slot = slot
-        self.rest = rest
-        self.busy: tuple[float, bytes] | None = None
+        self.process = process
         self.given_up = False
+        self._busy: tuple[float, bytes] | None = None
+        self._batch: tuple[Place, Sequence[bytes]] | None = None
+
+    def take(self, place: Place, names: Sequence[bytes]) -> None:
+        """It is to look at these."""
+        self._batch = (place, names)
+
+    def turn(self, path: bytes | None) -> None:
+        """It is at this file, or at none for the moment."""
+        self._busy = None if path is None else (time.monotonic(), path)
 
     def alive(self) -> None:
         """It got on."""
-        busy = self.busy
+        busy = self._busy
         if busy is not None:
-            self.busy = (time.monotonic(), busy[1])
+            self._busy = (time.monotonic(), busy[1])
+
+    def rest(self) -> None:
+        """It is at nothing."""
+        self._busy = self._batch = None
+
+    @property
+    def busy(self) -> tuple[float, bytes] | None:
+        """Since when it is at which file; no name if that is not sure: a process that has not even begun."""
+        batch, at = self._batch, None if self.process is None else self.process.at()
+        if batch is None or at is None:
+            return self._busy
+        place, names = batch
+        if at[1] is None and isinstance(place, Folder):
+            return at[0], b""
+        return at[0], place.of(names[min(at[1] or 0, len(names) - 1)])
+
+    def leave(self, path: bytes) -> Batch | None:
+        """It hangs over this one: what others must do in its place.
+
+        What a process has not reported is done again, from the first of its names: it reports all at once.
+        """
+        self.given_up = True
+        if self._batch is None:
+            return None
+        place, names = self._batch
+        paths = [place.of(name) for name in names]
+        left = names if self.process is not None else names[paths.index(path) :]
+        return place, [name for name in left if place.of(name) != path]
 
 
 class Crew:
@@ -120,15 +190,25 @@ class Crew:
         gate: Gate,
         slots: Slots,
         patience: float,
+        walking: float | None = None,
+        processes: Sequence[Process] = (),
+        take: Take = lambda _: None,
     ) -> None:
+        """`patience`: seconds for one object; `walking`: for a folder, if that is less.
+
+        `processes` look in place of threads; `take` tells what they report.
+        """
         self._threads = threads
-        self._batches: queue.Queue[Batch | None] = queue.Queue(WAITING)
+        self._batches = Batches(WAITING)
         self._walker = walker(self._put)
         self._looker = looker
         self._telling = telling
         self._gate = gate
         self._slots = slots
         self._patience = patience
+        self._walking_patience = patience if walking is None else walking
+        self._processes = processes
+        self._take = take
         self._hands: list[_Hand] = []
         self._hung = 0
         self._next_slot = 0
@@ -144,8 +224,10 @@ class Crew:
     def start(self) -> None:
         """Begin."""
         self._thread(self._walk)
-        for _ in range(self._threads):
-            self._hire(deque())
+        for process in self._processes:
+            self._hire(process)
+        for _ in range(0 if self._processes else self._threads):
+            self._hire()
 
     def wait(self) -> None:
         """Until all is done; in the meantime, watch, and tell how far it is."""
@@ -169,53 +251,89 @@ class Crew:
         if self._walker.run(self._telling.stop):
             self._walking = False
             self._telling.total = self._walker.found
-            for _ in range(self._threads):
-                self._batches.put(None)
+            self._batches.close()
 
     def _put(self, batch: Batch) -> None:
-        while not self._telling.stop.is_set():
-            try:
-                self._batches.put(batch, timeout=1)
-            except queue.Full:
-                continue
-            return
+        while not self._telling.stop.is_set() and not self._batches.put(batch, within=1):
+            continue
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    def _hire(self, rest: deque[tuple[Place, bytes]]) -> None:
+    def _hire(self, process: Process | None = None) -> None:
         with self._lock:
-            hand = _Hand(self._next_slot, rest)
+            hand = _Hand(self._next_slot, process)
             self._next_slot += 1
             self._hands.append(hand)
         self._thread(lambda: self._work(hand))
 
     def _work(self, hand: _Hand) -> None:
-        looker = self._looker(hand.alive)
-        while not hand.given_up and not self._telling.stop.is_set():
-            if not hand.rest:
-                batch = self._batches.get()
-                if batch is None:
-                    break
-                hand.rest.extend((batch[0], name) for name in batch[1])
-                del batch
-            self._one(hand, looker)
-        if not hand.given_up:
-            self._leave(hand)
+        looks = self._looks_itself(hand) if hand.process is None else partial(self._has_looked, hand, hand.process)
+        while not self._telling.stop.is_set() and (batch := self._batches.take()) is not None:
+            hand.take(*batch)
+            done = looks(*batch)
+            place, names = batch
+            del batch
+            if not self._finished(hand, (place, names[done:]) if done < len(names) else None):
+                return  # another one does it in its place
+            del place  # a folder is closed with the last that knows it
+        if hand.process is not None:
+            hand.process.end()
+        self._leave(hand)
 
-    def _one(self, hand: _Hand, looker: Looks) -> None:
+    def _looks_itself(self, hand: _Hand) -> Callable[[Place, Sequence[bytes]], int]:
+        looker = self._looker(hand.alive)
+
+        def look(place: Place, names: Sequence[bytes]) -> int:
+            for name in names:
+                if not hand.given_up and not self._telling.stop.is_set():
+                    self._one(hand, looker, place, name)
+            return len(names)
+
+        return look
+
+    def _one(self, hand: _Hand, looker: Looks, place: Place, name: bytes) -> None:
         self._gate.through()
-        folder, name = hand.rest.popleft()
-        path = folder.of(name)
-        hand.busy = (time.monotonic(), path)
+        path = place.of(name)
+        if not self._turned(hand, path):
+            return
         self._slots.at(hand.slot, path)
-        looker.look(folder, name)
-        if not hand.given_up:
+        try:
+            looker.look(place, name)
+        except MemoryError:  # another thread may have just taken all that there is
+            self._telling.skip(path, "other", "there was no memory for it")
+        if self._turned(hand, None):  # whoever waits while the scan is paused does not hang
             self._slots.at(hand.slot, b"")
-            hand.busy = None
+
+    def _turned(self, hand: _Hand, path: bytes | None) -> bool:
+        """It is at this file now, or at none for the moment; False if it was given up."""
+        with self._lock:
+            if not hand.given_up:
+                hand.turn(path)
+            return not hand.given_up
+
+    def _has_looked(self, hand: _Hand, process: Process, place: Place, names: Sequence[bytes]) -> int:
+        self._gate.through()
+        report = process.look(place, names)
+        with self._lock:
+            if hand.given_up:
+                return len(names)
+            hand.rest()
+        self._take(report)
+        return report.done
+
+    def _finished(self, hand: _Hand, rest: Batch | None) -> bool:
+        """It has done its batch, or this is left of it; False if it was given up meanwhile."""
+        with self._lock:
+            if hand.given_up:
+                return False
+            hand.rest()
+        self._batches.finished(rest)
+        return True
 
     def _leave(self, hand: _Hand) -> None:
         with self._lock:
-            self._hands.remove(hand)
+            if hand in self._hands:
+                self._hands.remove(hand)
             if not self._hands:
                 self._done.set()
 
@@ -225,28 +343,33 @@ class Crew:
         return next((busy[1] for hand in self._hands if (busy := hand.busy) is not None), b"")
 
     def _watch(self) -> None:
-        late = time.monotonic() - self._patience
+        now = time.monotonic()
+        late, lost = now - self._patience, now - self._walking_patience
         for hand in list(self._hands):
             busy = hand.busy
             if busy is not None and busy[0] < late:
-                self._give_up(hand, busy[1])
+                self._give_up(hand, busy)
         busy = self._walker.hangs_since()
-        if self._walking and busy is not None and busy[0] < late and self._walker.give_up(busy[0]):
+        if self._walking and busy is not None and busy[0] < lost and self._walker.give_up(busy[0]):
             self.hangs(busy[1])
             self._thread(self._walk)
 
-    def _give_up(self, hand: _Hand, path: bytes) -> None:
-        hand.given_up = True
-        rest, hand.rest = hand.rest, deque()
+    def _give_up(self, hand: _Hand, busy: tuple[float, bytes]) -> None:
+        path = busy[1]
         with self._lock:
+            if hand not in self._hands or hand.busy != busy:
+                return  # it got on in this very moment
+            rest = hand.leave(path)
             self._hands.remove(hand)
         self.hangs(path)
-        self._hire(rest)
+        self._batches.finished(rest if rest is not None and rest[1] else None)
+        self._hire()
 
     def hangs(self, path: bytes | str) -> None:
-        """One more thread is given up over this."""
+        """One more thread is given up over this; over nothing that is known if it is empty."""
         self._hung += 1
-        self._telling.skip(path, "hangs")
-        self._telling.missing("a file system does not answer")
+        if path:
+            self._telling.skip(path, "hangs")
+        self._telling.missing(f"{'a file system' if path else 'a process that looks at files'} does not answer")
         if self._hung >= MAX_HUNG:
             self._telling.end("file systems do not answer")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from stanch.core.ioc.items import Item, Value
+from stanch.worker.scan.file_facts import of_content
 from stanch.worker.scan.rules import RuleSet
 
 
@@ -14,6 +15,10 @@ class Judging(Protocol):
 
     def needs(self, item: Item) -> frozenset[str]:
         """What can still decide."""
+        ...
+
+    def concerns(self, item: Item) -> bool:
+        """Is there anything in it for `see`?"""
         ...
 
     def see(self, item: Item) -> Sequence[Any]:
@@ -68,6 +73,8 @@ class Clamd(Protocol):
 
     key: bytes
     """Names the engine and its data: 16 bytes."""
+    version: str
+    """As it tells it; empty if it does not answer."""
 
     def scan(self, file: int, /) -> str | None:
         """What is in the open file, None for nothing. OSError if there was no answer."""
@@ -102,6 +109,11 @@ class Engines:
     def only_clean(self) -> bool:
         """Is all that is asked of a file whether it is clean?"""
         return not self.wanted and self.hashes is None and bool(self.rules or self.clamd)
+
+    @property
+    def all_kinds(self) -> bool:
+        """Can an indicator hold for what is no regular file? Not if all it asks for is content."""
+        return self.judge is not None and not self.wanted <= of_content(self.wanted)
 
     def key(self, path: bytes, status: os.stat_result) -> bytes:
         """The name under which this file is clean for all that searches content; empty if nothing does."""

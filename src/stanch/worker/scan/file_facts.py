@@ -6,7 +6,7 @@ from /etc/passwd and /etc/group themselves, since a confined process can ask no 
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ MAX_ACCOUNTS: Final = 16 * 2**20
 _LONGEST_ID: Final = 10
 _PASSWD_FIELDS: Final = 7
 _GROUP_FIELDS: Final = 4
+_CONTENT: Final = frozenset({"Md5sum", "Sha1sum", "Sha256sum", "StringList/string"})
 _FORMS: Final = {stat.S_IFDIR: "Directory", stat.S_IFLNK: "SymbolicLink"}
 
 
@@ -51,6 +52,7 @@ class FileFacts:
     ) -> dict[str, tuple[Value, ...]]:
         """What of the wanted paths is known of an open file; what is missing in the answer cannot be known.
 
+        The descriptor may be one with which nothing can be read (O_PATH), if it is no regular file.
         Hashes and strings of the content are no facts in this sense. Reads little; raises nothing, hangs as little as
         the file system does.
         """
@@ -64,6 +66,16 @@ class FileFacts:
         if any(term.startswith(ELF) for term in wanted):
             found.update(elf_facts(fd, wanted) if stat.S_ISREG(status.st_mode) else {})
         return found
+
+
+def of_content(wanted: Iterable[str]) -> frozenset[str]:
+    """Those of the paths that ask for the content of a regular file.
+
+    A folder, a link, a pipe, a socket, a device file has none, whatever is behind it: so these are known not to be
+    there, as an empty list is. No hash fits them, and "it does not have this hash" is true of them; were they unknown,
+    one socket would leave open for ever that no file has some hash.
+    """
+    return frozenset(one for one in wanted if one in _CONTENT or one.startswith(ELF))
 
 
 def prepare(root: Path = Path("/")) -> FileFacts:

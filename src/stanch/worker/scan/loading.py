@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from stanch.core.ioc.errors import Unreadable
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 MAX_INDICATORS: Final = 200_000
 """Of all files."""
+MAX_TERMS: Final = 600_000
+"""Of all indicators: some 450 bytes of memory each, and what they say."""
+MAX_BYTES: Final = 128 * 2**20
+"""Of all files of indicators."""
 MAX_PROBLEMS: Final = 200
 MAX_UNKNOWN: Final = 500
 MAX_NAMED: Final = 5
@@ -49,6 +53,8 @@ class Loading:
         self._sources: list[tuple[int, Source]] = []
         self._indicators: list[tuple[int, Indicator]] = []
         self._ids: set[str] = set()
+        self._terms = self._bytes = 0
+        """Of all indicators, and of their files."""
         self.hashes: HashLists | None = None
         self.judge: Judge | None = None
         self.rules: RuleSet | None = None
@@ -74,6 +80,12 @@ class Loading:
         told["problems"] = [_problem(one.text, line=one.line) for one in problems[:MAX_PROBLEMS]]
 
     def _add_indicators(self, told: dict[str, Any], kind: str, data: bytes) -> None:
+        self._bytes += len(data)
+        if self._bytes > MAX_BYTES:
+            got = f"all files of indicators up to here have {self._bytes} bytes, at most {MAX_BYTES} are read"
+            told["problems"] = [_problem(f"{got}: it is left out, scan with it by itself")]
+            self._bytes -= len(data)
+            return
         try:
             found, problems = _read(kind, data)
         except Unreadable as error:
@@ -82,13 +94,25 @@ class Loading:
         told["problems"] = problems[:MAX_PROBLEMS]
         told["duplicates"] = [telling.text(one.id) for one in found if one.id in self._ids][:MAX_PROBLEMS]
         new = [one for one in found if one.id not in self._ids]
-        room = MAX_INDICATORS - len(self._indicators)
+        room = self._room(new)
         if len(new) > room:
-            said = _problem(f"only {MAX_INDICATORS} indicators are held; {len(new) - room} are left out")
+            bound = f"{MAX_INDICATORS} indicators and {MAX_TERMS} terms of all files are held"
+            here = f"of the {len(new)} indicators and {sum(map(_terms, new))} terms here"
+            said = _problem(f"at most {bound}: {here}, {len(new) - room} indicators are left out")
             told["problems"] = [said, *problems][:MAX_PROBLEMS]
         self._ids.update(one.id for one in new if one.id)  # those without an id are not the same
         self._indicators += [(len(self._told) - 1, one) for one in new[:room]]
         told["count"] = min(len(new), room)
+
+    def _room(self, new: "Sequence[Indicator]") -> int:
+        """How many of these can be held besides those that are."""
+        room = min(len(new), MAX_INDICATORS - len(self._indicators))
+        for n, one in enumerate(new[:room]):
+            self._terms += (more := _terms(one))
+            if self._terms > MAX_TERMS:
+                self._terms -= more
+                return n
+        return room
 
     def finish(self) -> Sequence[Mapping[str, Any]]:
         """What became of each."""
@@ -133,13 +157,23 @@ class Loading:
         for n in self.judge.without_positive[:MAX_PROBLEMS]:
             at, indicator = self._indicators[n]
             if len(self._told[at]["problems"]) < MAX_PROBLEMS:
-                said = "it can never match: no positive term in it can be known here"
+                said = "it can never match here: each way to fulfil it takes a term that is unknown, or only denies"
                 self._told[at]["problems"].append(_problem(said, rule=indicator.id))
         for at, unknown in self.judge.unknown_in.items():
             self._told[at]["unknown"] = [
                 {"term": telling.text(one.name), "why": telling.text(one.why), "times": one.times}
                 for one in unknown[:MAX_UNKNOWN]
             ]
+
+    def can_find(self) -> bool:
+        """Is there a rule, hash or indicator that can find something here? Else "nothing found" says nothing at all.
+
+        Rules that are wrong cannot, nor indicators whose terms are unknown or switched off, nor hashes without files.
+        """
+        kinds = {one["kind"] for one in self._told if one["count"]}
+        files = self._job["documents"].get("FileItem", True)
+        indicators = self.judge is not None and len(self.judge.without_positive) < len(self._indicators)
+        return "yara" in kinds or ("hashes" in kinds and files) or indicators
 
     def limited(self) -> str:
         """Which indicators may have missed a match, in words; empty for none."""
@@ -150,7 +184,7 @@ class Loading:
         more = f", and {len(some) - MAX_NAMED} more" if len(some) > MAX_NAMED else ""
         return f"more different items than can be combined: a match may be missed of {named}{more}"
 
-    def findings(self, matches: "Sequence[Match]") -> Iterator[dict[str, Any]]:
+    def findings(self, matches: "Iterable[Match]") -> Iterator[dict[str, Any]]:
         """What indicators matched, as the wire has it."""
         for one in matches:
             at, indicator = self._indicators[one.source]
@@ -186,6 +220,12 @@ def _read(kind: str, data: bytes) -> "tuple[Sequence[Indicator], list[dict[str, 
     bundle = read_stix(data)
     left = [_problem(f"left out: {note}") for note in bundle.unused]
     return bundle.indicators, [*left, *(_problem(str(one), line=one.line) for one in bundle.problems[:MAX_PROBLEMS])]
+
+
+def _terms(indicator: "Indicator") -> int:
+    from stanch.core.ioc.expression import terms_of
+
+    return sum(1 for _ in terms_of(indicator.root))
 
 
 def _is_over(indicator: "Indicator") -> bool:

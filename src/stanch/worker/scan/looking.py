@@ -1,5 +1,7 @@
 """Look at one file: open it once, read it once, and let all engines have it.
 
+What is no regular file is never opened; indicators that ask for names, owners, times and the like have it even so.
+
 What is cheap decides first: an indicator that asks for a name or a size needs no open file, and a file that is
 remembered needs none either if all that is asked is known.
 """
@@ -18,11 +20,13 @@ from stanch.core.scan_wire import AT_SLOT
 from stanch.worker.scan import telling
 from stanch.worker.scan.engines import Clamd, Engines
 from stanch.worker.scan.file_content import SMALL, Reader, Shrank, opened
+from stanch.worker.scan.file_facts import of_content
 from stanch.worker.scan.file_types import file_type
+from stanch.worker.scan.listing import Statuses
 from stanch.worker.scan.remembered import Known, Memory, Stamp, is_quiet
 from stanch.worker.scan.rules import Hit, NotScanned, RuleSet, TooLong, TooOften
-from stanch.worker.scan.telling import Telling
-from stanch.worker.scan.walking import Folder, Given, Place, Statuses, reason_of
+from stanch.worker.scan.telling import Telling, Tells
+from stanch.worker.scan.walking import Folder, Given, Place, reason_of
 
 HASH_TERMS: Final[Mapping[str, str]] = {"Md5sum": "md5", "Sha1sum": "sha1", "Sha256sum": "sha256"}
 STRINGS_TERM: Final = "StringList/string"
@@ -30,6 +34,8 @@ LARGEST: Final = 1024 * 2**20
 """Bytes of a file, if the scan says nothing else."""
 MAX_LINKED: Final = 20_000
 """Files with several names whose hashes are kept until the next name is met."""
+_HOLD: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Opens nothing: neither a device nor a pipe hears of it, and a link is held itself."""
 _ROUNDS: Final = 4
 """As often an indicator may ask for more of one file: by name, by a look, by hashes, by strings."""
 _META: Final = ("description", "desc", "info", "author", "reference", "ref", "date", "score", "id")
@@ -78,6 +84,8 @@ class _File:
     found: bool = False
     changed: bool = False
     item: Item | None = None
+    judged: bool = False
+    """Indicators have had it."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """Why it was not looked at, or not all of it, and more about that."""
 
@@ -92,7 +100,7 @@ class Looker:
     def __init__(
         self,
         engines: Engines,
-        telling_: Telling,
+        telling_: Tells,
         memory: Memory,
         *,
         max_size: int | None,
@@ -108,6 +116,7 @@ class Looker:
         self._linked = linked
         self._alive = alive
         self._reader = Reader(alive)
+        self._no_content: Mapping[str, tuple[Value, ...]] = dict.fromkeys(of_content(engines.wanted), ())
 
     def look(self, folder: Place, name: bytes) -> None:
         """At one file of a folder. Raises nothing that the file can cause."""
@@ -122,11 +131,14 @@ class Looker:
         except OSError as error:
             self._telling.skip(path, *reason_of(error))
             return
-        if not stat.S_ISREG(status.st_mode):
-            if not stat.S_ISLNK(status.st_mode):
-                self._telling.skip(path, "not-regular")
-            return
-        self._look(folder, name, path, status)
+        if stat.S_ISREG(status.st_mode):
+            self._look(folder, name, path, status)
+        else:
+            self._look_without_content(folder, name, path, status)
+
+    def flush(self) -> None:
+        """What was learned is to outlive us."""
+        self._memory.flush()
 
     def _look(self, folder: Place, name: bytes, path: bytes, status: os.stat_result) -> None:
         known = self._memory.get(Stamp.of(folder.place, status))
@@ -142,14 +154,39 @@ class Looker:
             self._all(file, name)
         except OSError as error:
             file.skip(*reason_of(error))
+            self._indicators_last(file, name)  # its name and size may be enough, and what no file is, it may be
         finally:
             if file.fd >= 0:
                 os.close(file.fd)
         self._learn(file, before)
         if file.skipped:  # once, whatever the reasons are: it is one file
-            self._telling.skip(path, file.skipped[0][0], "; ".join(detail for _, detail in file.skipped if detail))
+            details = "; ".join(detail for _, detail in file.skipped if detail)
+            self._telling.skip(path, file.skipped[0][0], details, judged=file.judged)
         remembered = known is not None and file.fd < 0
         self._telling.looked(size=file.read, remembered=remembered, skipped=bool(file.skipped))
+
+    def _look_without_content(self, folder: Place, name: bytes, path: bytes, status: os.stat_result) -> None:
+        """At a folder, link, pipe, socket or device: indicators may ask for all but the content, which it has not.
+
+        It is no file that was looked at; a pipe, socket or device is told as skipped even so: nobody opened it.
+        """
+        file = _File(folder, path, status, {}, b"", b"")
+        if isinstance(folder, Given):
+            file.fd = folder.fd
+        try:
+            if self._engines.all_kinds:
+                self._indicators_first(file, name)
+        except OSError as error:
+            file.skip(*reason_of(error))
+        finally:
+            self._indicators_last(file, name)
+            if file.fd >= 0:
+                os.close(file.fd)
+        met = stat.S_ISLNK(status.st_mode) or (stat.S_ISDIR(status.st_mode) and self._engines.all_kinds)
+        if not met:
+            file.skip("not-regular")
+        if file.skipped:
+            self._telling.skip(path, *file.skipped[0], judged=file.judged)
 
     # --- the engines, cheapest first ---------------------------------------------------------------------------------
 
@@ -183,6 +220,9 @@ class Looker:
         """The very file that was looked at."""
         if file.fd >= 0:
             return
+        if not stat.S_ISREG(file.status.st_mode):
+            self._hold(file, name)
+            return
         now = time.time()  # noqa: TID251 - compared with the stamps that the kernel sets
         file.fd = opened(file.folder.fd, name)
         status = os.fstat(file.fd)
@@ -192,6 +232,15 @@ class Looker:
             file.hashes, file.clean = {}, b""
         file.status = status
         file.quiet = bool(file.folder.place) and is_quiet(file.fd, status, now)
+        self._alive()
+
+    def _hold(self, file: _File, name: bytes) -> None:
+        """What is no regular file, to be asked about, not to be read."""
+        file.fd = os.open(name, _HOLD, dir_fd=file.folder.fd)
+        status = os.fstat(file.fd)
+        if stat.S_IFMT(status.st_mode) != stat.S_IFMT(file.status.st_mode):
+            raise FileNotFoundError
+        file.status = status
         self._alive()
 
     def _read(self, file: _File, kinds: frozenset[str], *, strings: bool, searched: bool) -> None:
@@ -293,7 +342,7 @@ class Looker:
         if judge is None or facts is None or not self._engines.wanted:
             return frozenset(), False
         values = dict(facts(file.path, -1, file.status, self._engines.free))
-        values.update(_hash_values(file.hashes))
+        values.update(_hash_values(file.hashes) if stat.S_ISREG(file.status.st_mode) else self._no_content)
         needs: frozenset[str] = frozenset()
         for _ in range(_ROUNDS):
             file.item = self._item(file, values, {})
@@ -314,15 +363,17 @@ class Looker:
 
     def _indicators_last(self, file: _File, name: bytes) -> None:
         judge = self._engines.judge
-        if judge is None or file.item is None:
+        if judge is None or file.item is None or file.judged:
             return
+        file.judged = True
         values = {**file.item.values, **_hash_values(file.hashes)}
         if file.strings is not None:
             values[STRINGS_TERM] = file.strings
         self._telling.judged("FileItem")
         about = self._object(file)
         matches = judge.see(self._item(file, values, about))
-        if matches and file.status.st_size <= SMALL:  # a find by a name need not read what is large
+        regular = stat.S_ISREG(file.status.st_mode)
+        if matches and regular and file.status.st_size <= SMALL:  # a find by a name need not read what is large
             self._read_sha256(file, name)
             if "sha256" in file.hashes:
                 about["sha256"] = file.hashes["sha256"].hex()

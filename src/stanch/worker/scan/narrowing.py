@@ -16,9 +16,13 @@ from stanch.worker.scan.rule_text import Statement, plain, statements
 CLASSES: Final = ("pe", "elf", "other")
 _MAGIC: Final = {"pe": b"MZ", "elf": b"\x7fELF"}
 _GUARD: Final = re.compile(r"uint(16|32)(be)?\s*\(\s*0\s*\)\s*==\s*(0x[0-9a-fA-F]+|\d+)\s*(?:and\b|\}|\Z)")
-_CONDITION: Final = re.compile(r"\bcondition\s*:\s*")
+_CONDITION: Final = re.compile(r"condition(?<!\wcondition)\s*:\s*")
 _OR: Final = re.compile(r"[()]|\bor\b")
-_COUNTED_BY_NAME: Final = re.compile(r"(?<![\w$#@!*])[A-Za-z_]\w*\*")
+_STARRED: Final = re.compile(r"\*(?<=\w\*)")
+_NAME: Final = re.compile(r"(?<![\w$#@!*])[A-Za-z_]\w*\Z")
+_GLOBAL: Final = re.compile(r"global(?<!\wglobal)\b")
+_LONGEST: Final = 256
+"""Characters of a name, and more."""
 _IMPORT: Final = re.compile(r'import\s*"(\w+)"')
 
 
@@ -33,7 +37,7 @@ class Narrowing:
     def __init__(self, text: str) -> None:
         self._text = text
         self._bare = plain(text)
-        fixed = _COUNTED_BY_NAME.search(self._bare) or re.search(r"\bglobal\b", self._bare)
+        fixed = _counts_by_name(self._bare) or _GLOBAL.search(self._bare)
         self._found = [] if fixed else statements(self._bare)
         self._magic = [self._magic_of(one) for one in self._found]
 
@@ -73,6 +77,12 @@ def _fits(magic: bytes, class_: str) -> bool:
         length = min(len(mine), len(magic))
         return mine[:length] == magic[:length]
     return not any(magic.startswith(other) for other in _MAGIC.values())
+
+
+def _counts_by_name(bare: str) -> bool:
+    """Is there a pattern of names of rules, as in `2 of (name*)`?"""
+    stars = (found.start() for found in _STARRED.finditer(bare))
+    return any(_NAME.search(bare[max(0, star - _LONGEST) : star]) for star in stars)
 
 
 def _has_or(condition: str) -> bool:

@@ -5,12 +5,12 @@ Its start is compared before and after: a number that was given anew meanwhile i
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from stanch.worker.scan import telling
 from stanch.worker.scan.looking import yara_finding
-from stanch.worker.scan.rules import NotScanned, RuleSet, TooLong
+from stanch.worker.scan.rules import Hit, NotScanned, RuleSet, TooLong
 from stanch.worker.scan.telling import Telling
 
 _START: Final = 19
@@ -54,8 +54,22 @@ def started(pid: int) -> tuple[int, bool] | None:
     return int(fields[_START]), bool(int(fields[_FLAGS]) & _KERNEL_THREAD)
 
 
-def look(process: Mapping[str, Any], rules: RuleSet, telling_: Telling) -> None:
-    """At one process as the agent named it; nothing that it does is raised."""
+def program(pid: int) -> bytes:
+    """The file that it runs; empty if that cannot be known."""
+    try:
+        path = os.readlink(f"/proc/{pid}/exe".encode())  # noqa: PTH115 - no path that leads anywhere
+    except OSError:
+        return b""
+    return path.removesuffix(b" (deleted)")
+
+
+def look(
+    process: Mapping[str, Any], rules: RuleSet, telling_: Telling, forbidden: Callable[[bytes], bool] | None = None
+) -> None:
+    """At one process as the agent named it; nothing that it does is raised.
+
+    What it runs may be another program since it was named, and one that is forbidden: so it is asked before and after.
+    """
     pid, since, name = int(process["pid"]), int(process["started"]), str(process["name"])
     shown = f"{name} ({pid})"
     if pid in {os.getpid(), os.getppid()}:
@@ -64,23 +78,37 @@ def look(process: Mapping[str, Any], rules: RuleSet, telling_: Telling) -> None:
     if now is None or now[0] != since:
         telling_.skip(shown, "gone")
         return
-    if now[1]:
+    if now[1] or _is_forbidden(pid, shown, forbidden, telling_):
         return
-    try:
-        hits = rules.match_process(pid)
-    except TooLong:
-        telling_.skip(shown, "timed-out")
-        return
-    except NotScanned as error:
-        gone = started(pid) is None
-        telling_.skip(shown, "gone" if gone else "unreadable", "" if gone else str(error))
+    hits = _searched(pid, shown, rules, telling_)
+    if hits is None:
         return
     after = started(pid)
     if after is None or after[0] != since:
         telling_.skip(shown, "gone", "it ended meanwhile" if hits else "")
-        return
-    telling_.searched()
-    path = os.fsencode(str(process.get("path") or ""))
-    about = {"document": "ProcessItem", "name": telling.text(shown), "pid": pid, "started": since}
-    for hit in hits:
-        telling_.finding(yara_finding(hit, {**about, **telling.path_about(path)}))
+    elif not _is_forbidden(pid, shown, forbidden, telling_):
+        telling_.searched()
+        path = os.fsencode(str(process.get("path") or ""))
+        about = {"document": "ProcessItem", "name": telling.text(shown), "pid": pid, "started": since}
+        for hit in hits:
+            telling_.finding(yara_finding(hit, {**about, **telling.path_about(path)}))
+
+
+def _is_forbidden(pid: int, shown: str, forbidden: Callable[[bytes], bool] | None, telling_: Telling) -> bool:
+    """Is its program below a path that is forbidden? Then that is told."""
+    is_so = forbidden is not None and forbidden(program(pid))
+    if is_so:
+        telling_.skip(shown, "forbidden", "the local policy of this machine", judged=True)
+    return is_so
+
+
+def _searched(pid: int, shown: str, rules: RuleSet, telling_: Telling) -> Sequence[Hit] | None:
+    """What was found in its memory; None if that could not be searched, which is told."""
+    try:
+        return rules.match_process(pid)
+    except TooLong:
+        telling_.skip(shown, "timed-out", judged=True)
+    except NotScanned as error:
+        gone = started(pid) is None
+        telling_.skip(shown, "gone" if gone else "unreadable", "" if gone else str(error), judged=True)
+    return None

@@ -8,13 +8,14 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import yara
 
 from stanch.worker.scan.narrowing import Narrowing, class_of
+from stanch.worker.scan.rule_places import MAX_PLACES, firsts, hidden, probe
 from stanch.worker.scan.rule_text import Statement, at_line, plain, statements, without
 
 EXTERNALS: Final = ("filename", "filepath", "extension", "filetype", "owner")
@@ -29,22 +30,28 @@ MAX_SHOWN: Final = 64
 """Bytes of a string that matched, as they are told."""
 MAX_STRINGS: Final = 200
 """Places that are told of one match."""
-MAX_PLACES: Final = 2**20
-"""Places that the strings of a find could have: the engine makes some 350 bytes of each, so that a file made up of the
-strings of a rule would take gigabytes. If there could be more, the first of each string is told."""
 MOST_FLOODING: Final = 2
-"""Strings that are there a million times, with which a search is given up: that much memory is there, for two at once.
-A file can be made so that it holds all strings of a rule that often; the engine dies when it has no more memory."""
+"""Strings that are there a million times, with which a search is given up. A file can be made so that it holds all
+strings of a rule nearly that often, which takes 64 bytes for each place: then the limit of the memory ends it."""
 BEGINNING: Final = 2**16
 """Bytes that are searched of such a file."""
+MAX_MADE: Final = 32
+"""What is kept of what was made to tell the places of what was found."""
 _OLD_WAY: Final = 3
 """Parts of a string that matched, in old releases."""
 
 yara.set_config(max_match_data=MAX_SHOWN + 1)  # more of each place would be kept in memory for nothing
 
+PREPARED: Final = ("elf", "other")
+"""Classes of files of which every machine has some."""
+
 _LINE: Final = re.compile(r"line (\d+)")
 _ON_ITS_OWN: Final = frozenset({"filename", "filepath", "extension"})
 _OF_EACH: Final = _ON_ITS_OWN | {"owner"}
+
+
+_Name = tuple[str, str]
+"""Name space and name of a rule."""
 
 
 class TooLong(Exception):
@@ -63,7 +70,7 @@ class TooOften(Exception):
     """The same, and what holds for the beginning of the content alone."""
 
     def __init__(self, hits: "Sequence[Hit]") -> None:
-        super().__init__(f"strings of the rules are there millions of times: only its first {BEGINNING} bytes count")
+        super().__init__(f"strings of the rules are there too often: only its first {BEGINNING} bytes count")
         self.hits = hits
 
 
@@ -124,6 +131,7 @@ class RuleSet:
         """Held by the one thread that may need much memory."""
         self._compiled: yara.Rules | None = None
         self._narrowed: dict[str, yara.Rules | None] = {}
+        self._made: dict[tuple[object, frozenset[_Name]], yara.Rules | None] = {}
         self._understood: list[Narrowing] | None = None
         self._empty = not sources
         self.asks = frozenset[str]().union(*map(_asks, sources))
@@ -167,6 +175,11 @@ class RuleSet:
                 self._empty = self._compiled is None
             return self._compiled
 
+    def prepare(self) -> None:
+        """Compile what most files need, before there are several processes that would each do it."""
+        for class_ in PREPARED:
+            self._for(class_)
+
     def can_match(self, first: bytes) -> bool:
         """Can any rule hold for a file that begins with these bytes (four at least, if it has them)?"""
         return self._for(class_of(first)) is not None
@@ -202,26 +215,48 @@ class RuleSet:
             return []
         found = self._asked(rules, what, externals, fast=True)
         wanted = [one for one in found if not self._tags or self._tags.intersection(one.tags)]
-        if wanted and not self._fast and _most_places(found, what) <= MAX_PLACES:
-            wanted = self._all_places(wanted, rules, what, externals)
-        return [_hit(self._sources, one) for one in wanted]
+        places = self._places(wanted, found, what, externals) if wanted else {}
+        return [_hit(self._sources, one, places.get(_name(one), one)) for one in wanted]
 
-    def _all_places(
-        self, found: list[Any], rules: yara.Rules, what: Mapping[str, Any], externals: Mapping[str, str]
-    ) -> list[Any]:
-        """The same with all places, which whoever is clean does not pay for; what is found stays found in any case."""
+    def _places(
+        self, wanted: Sequence[Any], found: Sequence[Any], what: Mapping[str, Any], externals: Mapping[str, str]
+    ) -> Mapping[_Name, Any]:
+        """Rule to a match with its places, which whoever is clean does not pay for; without those that have none."""
+        names = frozenset(map(_name, found))
         try:
             with self._finding_places:
-                again = self._asked(rules, what, externals, fast=False)
-        except (TooLong, NotScanned):
-            return found
-        names = {(one.namespace, one.rule) for one in found}
-        more = [one for one in again if (one.namespace, one.rule) in names]
-        return more if len(more) == len(found) else found  # a process goes on meanwhile
+                if self._fast or self._are_many(found, what, names):
+                    again = self._asked(self._of_found(firsts, names), what, {}, fast=True)
+                else:
+                    rules = self._of_found(_whole, frozenset((space, "") for space, _ in map(_name, wanted)))
+                    again = self._asked(rules, what, externals, fast=False)
+        except (TooLong, NotScanned, yara.Error):
+            return {}
+        return {_name(one): one for one in again}
+
+    def _are_many(self, found: Sequence[Any], what: Mapping[str, Any], names: frozenset[_Name]) -> bool:
+        """Have the strings of these rules so many places that they would take too much memory? yara.Error."""
+        strings = sum(len(one.strings) for one in found)
+        if "data" in what and strings * len(what["data"]) <= MAX_PLACES:  # one at each byte, at most
+            return False
+        return bool(self._asked(self._of_found(probe, names), what, {}, fast=False))
+
+    def _of_found(self, make: Callable[[str, Collection[str]], str], names: frozenset[_Name]) -> yara.Rules | None:
+        """What is made of the text of these rules, for each of their files; None for nothing."""
+        if (make, names) not in self._made:
+            if len(self._made) >= MAX_MADE:
+                self._made.clear()
+            of = {space: {rule for one, rule in names if one == space} for space, _ in names}
+            texts = {space: make(self._sources[int(space)].text, rules) for space, rules in of.items()}
+            some = {space: text for space, text in texts.items() if text}
+            self._made[make, names] = _engine_of(some) if some else None
+        return self._made[make, names]
 
     def _asked(
-        self, rules: yara.Rules, what: Mapping[str, Any], externals: Mapping[str, str], *, fast: bool
+        self, rules: yara.Rules | None, what: Mapping[str, Any], externals: Mapping[str, str], *, fast: bool
     ) -> Sequence[Any]:
+        if rules is None:
+            return []
         flooding = 0
 
         def on_warning(kind: int, _about: object) -> int:
@@ -236,16 +271,10 @@ class RuleSet:
         except yara.TimeoutError as error:
             raise TooLong from error
         except (yara.Error, MemoryError) as error:
-            if flooding >= MOST_FLOODING:
-                raise _Flood("strings of the rules are there millions of times") from error
+            if flooding >= MOST_FLOODING or isinstance(error, MemoryError):
+                raise _Flood("strings of the rules are there too often for the memory that it may take") from error
             raise NotScanned(str(error)[:500] or type(error).__name__) from error
         return found
-
-
-def _most_places(found: Sequence[Any], what: Mapping[str, Any]) -> int:
-    """How many at most: one string has one at each byte; of a process nobody knows."""
-    strings = sum(len(one.strings) for one in found)
-    return strings * len(what["data"]) if "data" in what else MAX_PLACES + 1
 
 
 def _asks(source: Source) -> frozenset[str]:
@@ -281,11 +310,34 @@ def _compiled(sources: Sequence[Source]) -> yara.Rules | None:
 
 
 def _compile(texts: Mapping[str, str], sources: Sequence[Source]) -> yara.Rules:
-    compiled = yara.compile(sources=dict(texts), includes=False, externals=dict.fromkeys(EXTERNALS, ""))
-    for n in map(int, texts):
-        if sources[n].count is None:
-            sources[n].count = _count(sources[n].text)
+    quiet = {n: hidden(text) for n, text in texts.items()}
+    try:
+        compiled = _engine_of(quiet)
+    except yara.Error:
+        if quiet == texts:
+            raise
+        _engine_of(texts)  # is it the rules themselves? Otherwise those of which we made something odd stay as they are
+        compiled = _engine_of({n: quiet[n] if _is_sound(quiet[n]) else text for n, text in texts.items()})
+    _take_counts(sources[n] for n in map(int, texts))
     return compiled
+
+
+def _take_counts(sources: Iterable[Source]) -> None:
+    for one in sources:
+        if one.count is None:
+            one.count = _count(one.text)
+
+
+def _engine_of(texts: Mapping[str, str]) -> yara.Rules:
+    return yara.compile(sources=dict(texts), includes=False, externals=dict.fromkeys(EXTERNALS, ""))
+
+
+def _is_sound(text: str) -> bool:
+    try:
+        _engine_of({"0": text})
+    except yara.Error:
+        return False
+    return True
 
 
 def _narrow(rules: yara.Rules, sources: Sequence[Source], less: Sequence[str]) -> yara.Rules | None:
@@ -302,11 +354,7 @@ def _narrow(rules: yara.Rules, sources: Sequence[Source], less: Sequence[str]) -
 
 def _whole_if_needed(whole: str, less: str) -> str:
     """A rule that is left asks for one that is not: then all of them stay."""
-    try:
-        yara.compile(source=less, includes=False, externals=dict.fromkeys(EXTERNALS, ""))
-    except yara.Error:
-        return whole
-    return less
+    return less if _is_sound(less) else whole
 
 
 def _count(text: str) -> int:
@@ -319,11 +367,13 @@ def _repair_all(sources: Sequence[Source], until: float) -> None:
         _repair(sources[0], until)
         return
     try:
-        _compile({str(n): one.text for n, one in enumerate(sources)}, sources)
+        _engine_of({str(n): one.text for n, one in enumerate(sources)})
     except (yara.Error, UnicodeError):
         half = len(sources) // 2
         _repair_all(sources[:half], until)
         _repair_all(sources[half:], until)
+    else:
+        _take_counts(sources)
 
 
 def _repair(source: Source, until: float) -> None:
@@ -370,13 +420,21 @@ def _explained(said: str, here: Statement | None) -> str:
 # --- telling ---------------------------------------------------------------------------------------------------------
 
 
-def _hit(sources: Sequence[Source], match: Any) -> Hit:
+def _name(match: Any) -> _Name:
+    return str(match.namespace), str(match.rule)
+
+
+def _whole(text: str, _rules: Collection[str]) -> str:
+    return text
+
+
+def _hit(sources: Sequence[Source], match: Any, places: Any) -> Hit:
     return Hit(
         rule=str(match.rule),
         source=sources[int(match.namespace)].name,
         tags=tuple(str(tag)[:200] for tag in match.tags[:50]),
         meta={key: str(value)[:1000] for key, value in list(match.meta.items())[:200]},
-        strings=tuple(_strings(match)),
+        strings=tuple(_strings(places)),
     )
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from stanch.core.scan_wire import MAX_ANSWER, MAX_BATCH
 
@@ -26,6 +26,8 @@ AIM: Final = 65_536
 """Bytes of a message of events."""
 _MAX_EVENT: Final = MAX_ANSWER // 4
 """Bytes of one event: a larger one is told with few of its reasons, or with none."""
+_UNSEEN: Final = frozenset({"unreadable", "hangs", "crashed", "other"})
+"""Of what was not even looked at. What is excluded, or is gone, is none of the files that a scan speaks of."""
 _LOOKS_ESCAPED: Final = re.compile(rb"\\(?=x[0-9a-fA-F]{2})")
 
 
@@ -43,6 +45,26 @@ class Wire:
         with self._lock:
             while data:
                 data = data[os.write(self._file, data) :]
+
+
+class Tells(Protocol):
+    """Hears of what was looked at, as `Telling`."""
+
+    def looked(self, *, size: int, remembered: bool, skipped: bool = False) -> None:
+        """A file is done."""
+        ...
+
+    def judged(self, document: str, count: int = 1) -> None:
+        """So many items were judged."""
+        ...
+
+    def skip(self, name: bytes | str, reason: str, detail: str = "", *, judged: bool = False) -> None:
+        """Something is not looked at, or not all of it."""
+        ...
+
+    def finding(self, finding: Mapping[str, Any]) -> None:
+        """Something was found."""
+        ...
 
 
 class Telling:
@@ -63,6 +85,8 @@ class Telling:
         """Files that were looked at or skipped."""
         self.items: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
+        self.unseen = False
+        """Was a file or folder not looked at that was to be? Then nobody knows that no file is like this or that."""
         self.total: int | None = None
         self.incomplete: list[str] = []
         self.stop = threading.Event()
@@ -75,6 +99,15 @@ class Telling:
             self.files += not skipped
             self.bytes += size
             self.remembered += remembered
+
+    def looked_elsewhere(self, numbers: tuple[int, int, int, int], items: Mapping[str, int]) -> None:
+        """As `looked` and `judged`, of what another process did: `hands.Reported.numbers` and `.items`."""
+        with self._lock:
+            self.done += numbers[0]
+            self.files += numbers[1]
+            self.remembered += numbers[2]
+            self.bytes += numbers[3]
+            self.items.update(items)
 
     def known(self, count: int) -> None:
         """So many files are remembered, and need not be looked at."""
@@ -92,9 +125,10 @@ class Telling:
         with self._lock:
             self.processes += 1
 
-    def skip(self, name: bytes | str, reason: str, detail: str = "") -> None:
-        """Something is not looked at, or not all of it."""
+    def skip(self, name: bytes | str, reason: str, detail: str = "", *, judged: bool = False) -> None:
+        """Something is not looked at, or not all of it; `judged`: indicators had it all the same, or it is no file."""
         with self._lock:
+            self.unseen = self.unseen or (not judged and reason in _UNSEEN)
             self.skipped[reason] += 1
             self._skips += 1
             if self._skips > MAX_SKIPS:

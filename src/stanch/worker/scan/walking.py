@@ -7,30 +7,28 @@ that waits for it is given up (`give_up`), and another goes on behind the place.
 
 import os
 import stat
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
 from stanch.worker.scan.globs import Asked
+from stanch.worker.scan.listing import Begun, How, Listed, Listing, Statuses, begin, enter, more, statuses_of
 from stanch.worker.scan.mounts import FileSystem, FileSystems, Origin
 from stanch.worker.scan.remembered import Places
 
 BATCH: Final = 32
 """Names that are handed over together."""
-LISTED: Final = 128
-"""Names of a folder that are listed together."""
 DEEPEST: Final = 400
 """Folders that are open at a time, one in the other."""
+HERE: Final = b"."
+"""A folder in itself: so it is among its own files where folders are looked at, too."""
 MAX_NAMED: Final = 200_000
 """Files named one by one that are kept, not to be looked at twice."""
 
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_ENCODING: Final = sys.getfilesystemencoding()
 _T = TypeVar("_T")
 
 
@@ -53,6 +51,8 @@ class Folder:
 
     def of(self, name: bytes) -> bytes:
         """The whole path of a file in it."""
+        if name == HERE:
+            return self.path
         return self.path + name if self.path == b"/" else self.path + b"/" + name
 
 
@@ -78,8 +78,6 @@ class Given:
 
 
 Place = Folder | Given
-Statuses = Sequence[tuple[bytes, os.stat_result | None]]
-"""Names, and what `lstat` says of each; None where it fails."""
 Glancing = Callable[[Folder, Statuses], list[bytes]]
 """Those of a folder's files that are not known to be clean."""
 Batch = tuple[Place, Sequence[bytes]]
@@ -95,12 +93,18 @@ class Choice:
     network: bool
     one_file_system: bool
     mounts: Mapping[bytes, Origin]
+    all_kinds: bool = False
+    """Folders and symbolic links, too: somebody asks for what is known of them without their content."""
+
+    def hints_at(self, path: bytes) -> bool:
+        """Is it one of those that are asked for?"""
+        return not self.hinted or bool(self.hinted(path))
 
 
 @dataclass(slots=True)
 class _Level:
     folder: Folder
-    entries: "Iterator[os.DirEntry[str]]"
+    entries: Listing
     listed: bool = False
     """All of it?"""
     folders: list[bytes] = field(default_factory=list)
@@ -125,6 +129,7 @@ class Walker:
         glance: Glancing | None = None,
     ) -> None:
         self._choice = choice
+        self._above_mounts = frozenset(path.rpartition(b"/")[0] or b"/" for path in choice.mounts)
         self._put = put
         self._skip = skip
         self._glance = glance
@@ -233,12 +238,14 @@ class Walker:
         except OSError as error:
             self._failed(raw, error)
             return
+        if self._left_out(path):
+            return
         if stat.S_ISDIR(status.st_mode):
             if below:
                 self._roots.add((status.st_dev, status.st_ino))
                 self._know_mounts(turn)
                 self._enter(turn, None, path, path)
-        elif not self._left_out(path):
+        else:
             self._named_file(turn, path, status)
 
     def _real(self, raw: bytes) -> bytes | None:
@@ -260,9 +267,9 @@ class Walker:
 
     def _named_file(self, turn: int, path: bytes, status: os.stat_result) -> None:
         identity = (status.st_dev, status.st_ino)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) and not self._choice.all_kinds:
             self._skip(path, "not-regular", "")
-        elif identity not in self._named and not (self._choice.hinted and not self._choice.hinted(path)):
+        elif identity not in self._named and self._choice.hints_at(path):
             if len(self._named) < MAX_NAMED:
                 self._named.add(identity)
             parent, _, name = path.rpartition(b"/")
@@ -301,10 +308,10 @@ class Walker:
 
     def _list(self, turn: int, level: _Level) -> None:
         """More names of a folder; if it does not answer, all that is left of it is given up."""
-        folder, at_once = level.folder, self._looks_at_once(level.folder)
+        folder, how = level.folder, self._how(level.folder)
         try:
             found = self._asked(
-                turn, folder.path, partial(_some, folder.fd, level.entries, at_once), if_given_up=self._stack.pop
+                turn, folder.path, partial(more, folder.fd, level.entries, how), if_given_up=self._stack.pop
             )
         except OSError as error:
             self._failed(folder.path, error)
@@ -312,35 +319,43 @@ class Walker:
             return
         self._take(turn, level, found)
 
-    def _take(self, turn: int, level: _Level, found: "_Listed") -> None:
+    def _take(self, turn: int, level: _Level, found: Listed) -> None:
         """What was listed; files that nobody need look at end here, since handing them over would cost more."""
-        level.folders, level.listed, files, statuses = found
+        level.folders, level.listed, files, links, statuses = found
         folder, choice = level.folder, self._choice
         if choice.hinted is not None or choice.excluded is not None:
             files = [name for name in files if self._is_chosen(folder.of(name))]
+            links = [name for name in links if self._is_chosen(folder.of(name))]
+        if folder.path in self._above_mounts:
+            files = [name for name in files if not self._is_mounted_elsewhere(folder.of(name))]
+            statuses = None if statuses is None else [one for one in statuses if one[0] in files]
+        self.found += len(files)
         if files and self._glance is not None and folder.place:
             if statuses is None:
-                ask = partial(_statuses, folder.fd, files)
+                ask = partial(statuses_of, folder.fd, files)
                 statuses = self._asked(turn, folder.path, ask, if_given_up=self._stack.pop)
-            count, files = len(files), self._glance(folder, statuses)
-            self.found += count - len(files)
+            files = self._glance(folder, statuses)
         level.names += files
+        level.names += links
         self._hand_over(level, least=BATCH)
 
-    def _looks_at_once(self, folder: Folder) -> bool:
-        """Is the status of each of its files asked for while it is listed?"""
-        choice = self._choice
-        return self._glance is not None and bool(folder.place) and choice.hinted is None and choice.excluded is None
+    def _how(self, folder: Folder) -> How:
+        plain = self._choice.hinted is None and self._choice.excluded is None
+        return How(self._glance is not None and plain and bool(folder.place), self._choice.all_kinds)
+
+    def _is_mounted_elsewhere(self, path: bytes) -> bool:
+        """Single files are mounted, too, as names of namespaces are: what cannot be read there is none of the disk."""
+        origin = self._choice.mounts.get(path)
+        return origin is not None and self._unwanted(path, origin)
 
     def _is_chosen(self, path: bytes) -> bool:
-        return not (self._choice.hinted is not None and not self._choice.hinted(path)) and not self._left_out(path)
+        return self._choice.hints_at(path) and not self._left_out(path)
 
     def _hand_over(self, level: _Level, *, least: int) -> None:
         """Names in batches, as long as there are so many."""
         while len(level.names) >= least:
-            names, level.names = level.names[:BATCH], level.names[BATCH:]
-            self.found += len(names)
-            self._put((level.folder, names))
+            self._put((level.folder, level.names[:BATCH]))
+            del level.names[:BATCH]
 
     def _left_out(self, path: bytes) -> bool:
         if self._choice.excluded is not None and self._choice.excluded(path):
@@ -357,31 +372,40 @@ class Walker:
             return
         if len(self._stack) >= DEEPEST:
             self._skip(path, "other", "nested too deep")
+            self._by_name(above, name, path)
             return
         opened = self._opened(turn, above, name, path)
         if opened is None or self._is_again(opened[0].identity):
             return
         folder, begun = opened
         if begun is None:
-            at_once = self._looks_at_once(folder)
             try:
-                begun = self._asked(turn, path, partial(_begun, folder.fd, at_once))
+                begun = self._asked(turn, path, partial(begin, folder.fd, self._how(folder)))
             except OSError as error:
                 self._failed(path, error)
+                self._by_name(folder, HERE, path)
                 return
         level = _Level(folder, begun[0])
         self._stack.append(level)
+        if self._choice.all_kinds and self._is_chosen(path):
+            level.names.append(HERE)
         self._take(turn, level, begun[1])
 
-    def _opened(
-        self, turn: int, above: Folder | None, name: bytes, path: bytes
-    ) -> "tuple[Folder, _Begun | None] | None":
+    def _by_name(self, above: Folder | None, name: bytes, path: bytes) -> None:
+        """A folder that cannot be entered has a name all the same."""
+        if above is not None and self._choice.all_kinds and self._is_chosen(path):
+            self._put((above, [name]))
+
+    def _opened(self, turn: int, above: Folder | None, name: bytes, path: bytes) -> tuple[Folder, Begun | None] | None:
         """The folder, unless it is not to be looked at; and its first names, if it is like the one above."""
-        at_once = above is not None and self._looks_at_once(above)
+        how = How() if above is None else self._how(above)
+        do = partial(enter, name, None if above is None else (above.fd, above.device), how)
         try:
-            fd, status, begun = self._asked(turn, path, partial(_open, name, above, at_once))
+            fd, status, begun = self._asked(turn, path, do)
         except OSError as error:
             self._failed(path, error)
+            if reason_of(error)[0] != "gone":
+                self._by_name(above, name, path)
             return None
         if above is not None and begun is not None:
             return Folder(fd, path, (status.st_dev, status.st_ino), above.origin, above.place), begun
@@ -420,52 +444,3 @@ def reason_of(error: OSError) -> tuple[str, str]:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "gone", ""
     return "unreadable", error.strerror or str(error)
-
-
-_Listed = tuple[list[bytes], bool, list[bytes], Statuses | None]
-"""Folders; was that the last of them? Files, and the status of each, if that was asked for."""
-_Begun = tuple["Iterator[os.DirEntry[str]]", _Listed]
-
-
-def _open(name: bytes, above: Folder | None, at_once: bool) -> "tuple[int, os.stat_result, _Begun | None]":  # noqa: FBT001 - for `partial`
-    """A folder; begun, if it is on the file system of the one above: then nothing has to be decided before."""
-    fd = os.open(name, _FOLDER, dir_fd=None if above is None else above.fd)
-    try:
-        status = os.fstat(fd)
-        begun = _begun(fd, at_once) if above is not None and above.device == status.st_dev else None
-    except OSError:
-        os.close(fd)
-        raise
-    return fd, status, begun
-
-
-def _begun(fd: int, at_once: bool) -> _Begun:  # noqa: FBT001 - for `partial`
-    """A folder's entries, and the first of them."""
-    entries = os.scandir(fd)
-    return entries, _some(fd, entries, at_once)
-
-
-def _some(fd: int, entries: "Iterator[os.DirEntry[str]]", at_once: bool) -> _Listed:  # noqa: FBT001 - for `partial`
-    """The next names that may be folders or files: told by the list alone, where it can be."""
-    folders: list[bytes] = []
-    files: list[bytes] = []
-    last = True
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            folders.append(entry.name.encode(_ENCODING, "surrogateescape"))
-        elif not entry.is_symlink():
-            files.append(entry.name.encode(_ENCODING, "surrogateescape"))
-        if len(folders) + len(files) >= LISTED:
-            last = False
-            break
-    return folders, last, files, _statuses(fd, files) if at_once else None
-
-
-def _statuses(fd: int, names: Sequence[bytes]) -> Statuses:
-    found: list[tuple[bytes, os.stat_result | None]] = []
-    for name in names:
-        try:
-            found.append((name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
-        except OSError:  # whoever looks at it tells why
-            found.append((name, None))
-    return found

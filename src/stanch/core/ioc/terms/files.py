@@ -3,6 +3,10 @@
 Names are those of the official list. It has nothing for the programs of Linux: `ELFInfo/...` are our own, made like its
 `PEInfo/...`. Where writers of indicators spell one thing in two ways (`/tmp` and `/tmp/`, `sh` and `.sh`), the item has
 both as values, and either matches.
+
+A folder, link, pipe, socket or device file is an item, too, as it is itself: no link is followed, nothing of it is
+opened. It has no content, so terms of content (hashes, strings, ELFInfo) are known not to be there: none fits, and
+negated they hold.
 """
 
 from collections.abc import Mapping
@@ -11,13 +15,15 @@ from stanch.core.ioc.items import Cost, Kind, Supported
 
 FILES: Mapping[str, Mapping[str, Supported]] = {
     "FileItem": {
-        "FullPath": Supported(Kind.STRING, "the whole path"),
+        "FullPath": Supported(
+            Kind.STRING, "the whole path of a file, folder, symbolic link, pipe, socket or device file"
+        ),
         "FilePath": Supported(Kind.STRING, "the folder it is in, with and without a slash at the end"),
         "FileName": Supported(Kind.STRING, "the name without its folder"),
         "FileExtension": Supported(
             Kind.STRING, "what is behind the last dot of the name, with the dot and without; the dot that hides is none"
         ),
-        "SizeInBytes": Supported(Kind.INT, "bytes"),
+        "SizeInBytes": Supported(Kind.INT, "bytes; of a link, of the path that it names"),
         "Created": Supported(Kind.DATE, "when the inode was made, where the file system keeps that", Cost.LOOKUP),
         "Modified": Supported(Kind.DATE, "when the content was written last (mtime)"),
         "Accessed": Supported(Kind.DATE, "when it was read last (atime), as far as the mount keeps that"),
@@ -35,9 +41,9 @@ FILES: Mapping[str, Mapping[str, Supported]] = {
         "GroupID": Supported(Kind.STRING, "the number of its group (gid)"),
         "Permissions": Supported(Kind.INT, "the rights as chmod has them, read as one number: 644, 4755"),
         "INode": Supported(Kind.INT, "the number of its inode"),
-        "Md5sum": Supported(Kind.HASH, "MD5 of the content", Cost.READ),
-        "Sha1sum": Supported(Kind.HASH, "SHA-1 of the content", Cost.READ),
-        "Sha256sum": Supported(Kind.HASH, "SHA-256 of the content", Cost.READ),
+        "Md5sum": Supported(Kind.HASH, "MD5 of the content (only regular files have one)", Cost.READ),
+        "Sha1sum": Supported(Kind.HASH, "SHA-1 of the content (only regular files have one)", Cost.READ),
+        "Sha256sum": Supported(Kind.HASH, "SHA-256 of the content (only regular files have one)", Cost.READ),
         "StringList/string": Supported(
             Kind.STRING, "a text of four signs or more in the content, ASCII or UTF-16 (little endian)", Cost.DEEP
         ),
