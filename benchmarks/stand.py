@@ -125,7 +125,12 @@ def agent(on: Server, at: Path) -> Iterator[subprocess.Popen[str]]:
     # Enrolled and run in one shell, because the identity is bound to the namespaces in which it was made.
     script = f"{shlex.join(enrol)} >&2 && exec {shlex.join([sys.executable, '-m', 'stanch.agent.supervisor'])}"
     with process([*alone, "sh", "-c", script], at / "agent.log", env=places) as child:
-        yield child
+        try:
+            yield child
+        finally:
+            for inner in descendants(child.pid)[1:2] if alone else ():  # `unshare` hears no signal while it waits
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(inner, signal.SIGTERM)
 
 
 def descendants(pid: int) -> list[int]:

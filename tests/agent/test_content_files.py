@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stanch.agent import content_files
-from stanch.agent.content_files import MAX_DEPTH, Part, local_material, local_materials
+from stanch.agent.content_files import AT_ONCE, MASK, MAX_DEPTH, Part, local_material, local_materials
 from stanch.core.content import ContentKind
 from stanch.core.errors import ActionFailed, Invalid, NotFound, TooLarge
 from stanch.core.scanning import Material
@@ -158,6 +158,23 @@ async def test_a_part_is_never_left(start: int, size: int, offset: int, length: 
         else:
             with pytest.raises(ActionFailed):
                 await part.read(offset, length)
+    finally:
+        os.close(file)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [1, AT_ONCE, AT_ONCE + 1])
+async def test_a_part_of_a_file_is_read_at_once_or_by_a_thread(tmp_path: Path, size: int, masked: bool) -> None:
+    """Whichever it is, the bytes are the same; one that has become shorter is an error."""
+    content = bytes(n % 251 for n in range(size + 10))
+    (tmp_path / "file").write_bytes(content.translate(MASK) if masked else content)
+    file = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        part = Part(file, 5, size, masked)
+        assert await part.read(0, size) == content[5 : 5 + size]
+        os.truncate(tmp_path / "file", size + 4)
+        with pytest.raises(ActionFailed):
+            await part.read(0, size)
     finally:
         os.close(file)
 

@@ -18,7 +18,7 @@ from tests.torture.moves import Move, always, isolate, nothing, usable
 from tests.torture.sequence import Story
 from tests.torture.world import ROOT, Template
 
-SEQUENCES = 40
+SEQUENCES = 24
 PROGRAM = (sys.executable, "-m", "tests.torture.isolation")
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]

@@ -84,7 +84,7 @@ CHAIN = """[ "$2" -gt 0 ] || exit 0
 sleep 0.01
 "$1" "$0" "$1" $(($2 - 1)) &
 """
-"""A program that lives for a moment, and starts itself anew before it ends; 3000 times at most."""
+"""A program that lives for a moment, and starts itself anew before it ends; 30,000 times at most."""
 
 TRACING = """
 import ctypes, os, signal, time
@@ -223,7 +223,7 @@ async def test_a_chain_that_forks_and_leaves_is_ended_by_its_path(endpoint, unde
     """Each lives for a moment only, an orphan of an orphan: the one that lives now is found, and has no heir."""
     script = tmp_path / "chain.sh"
     script.write_text(CHAIN)
-    reaper = under_reaper(shell, script, shell, 3000)
+    reaper = under_reaper(shell, script, shell, 30_000)
     result = await kill(endpoint, path=str(shell))
     assert below(reaper.pid) == []
     assert result.processes

@@ -29,7 +29,7 @@ LONGEST: Final = 60.0
 """Seconds of one pause."""
 SHORT: Final = 3.0
 """Seconds that it may wait besides as long as it has worked: a try, and a look."""
-LITTLE_PROCESSOR, LITTLE_BYTES, LITTLE_TIME = 1.0, 32 * 2**20, 10.0
+LITTLE_PROCESSOR, LITTLE_BYTES, LITTLE_TIME = 0.3, 8 * 2**20, 5.0
 """Seconds of the processor, bytes that were read, and seconds of work, up to which it has hardly done anything."""
 FIRST_REST, LONGEST_REST = 30.0, 480.0
 """Seconds without another try, after the pressure was the scan's own; doubled each time."""
