@@ -164,7 +164,7 @@ async def test_a_part_is_never_left(start: int, size: int, offset: int, length: 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("size", [1, AT_ONCE, AT_ONCE + 1])
-async def test_a_part_of_a_file_is_read_at_once_or_by_a_thread(tmp_path: Path, size: int, masked: bool) -> None:
+async def test_a_part_of_a_file_is_read_at_once_or_by_a_thread(tmp_path: Path, size: int, *, masked: bool) -> None:
     """Whichever it is, the bytes are the same; one that has become shorter is an error."""
     content = bytes(n % 251 for n in range(size + 10))
     (tmp_path / "file").write_bytes(content.translate(MASK) if masked else content)

@@ -58,6 +58,8 @@ def test_a_gentle_scan_stays_behind():
         told = bound(process.pid, parent=None, name="tsk_1", gentle=True).told
         assert os.getpriority(os.PRIO_PROCESS, process.pid) >= NICE
         assert ioprio(process.pid) == "best-effort: prio 7"
+        ours, its = os.sched_getaffinity(0), os.sched_getaffinity(process.pid)
+        assert its == (ours - {min(ours)} or ours)
         assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == str(OOM_SCORE)
     assert told["cgroup"] == "none of version 2 that is ours"
     assert {told[one] for one in ("oom", "nice", "ionice")} == {DONE}

@@ -21,7 +21,7 @@ from stanch.core.scanning import (
     Skip,
     SkipReason,
 )
-from tests.agent.host.scanner_bench import BEGIN, END, PYTHON, WANTS, Bench, a_scan, events, finding, run
+from tests.agent.host.scanner_bench import BEGIN, END, WANTS, Bench, a_scan, events, finding, run
 from tests.fakes.autoruns import FakeAutoruns
 
 
@@ -108,14 +108,23 @@ def deleted_program(tmp_path):
     process.wait()
 
 
-async def test_critical_is_what_starts_and_what_runs(bench, deleted_program):
+@pytest.fixture
+def sleeping():
+    """The path of a program that runs: whatever else runs on this machine, we do not count."""
+    program = os.path.realpath("/bin/sleep")
+    with subprocess.Popen([program, "1000"]) as process:
+        yield program
+        process.kill()
+
+
+async def test_critical_is_what_starts_and_what_runs(bench, deleted_program, sleeping):
     """Autoruns with their programs, what is mapped, and by descriptor what no path leads to."""
     autoruns = FakeAutoruns()
     autoruns.add("job", str(bench.folder / "starts"), place=Place.CRON, program=str(bench.folder / "program"))
     bench.more["autoruns"] = lambda: autoruns
     told = await run(bench.scanner([*BEGIN, ["all", None], END]), a_scan(files=Files(area=Area.CRITICAL)))
     named = {path for one in bench.heard("targets") for path in one["paths"] if not one["below"]}
-    assert {str(bench.folder / "starts"), str(bench.folder / "program"), PYTHON} <= named
+    assert {str(bench.folder / "starts"), str(bench.folder / "program"), sleeping} <= named
     assert [one["begins"] for one in bench.log if "runs-deleted" in one.get("read", "")] == ["\x7fELF"]
     assert told[-1].complete
 

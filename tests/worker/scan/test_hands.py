@@ -284,16 +284,17 @@ def test_nobody_has_the_line_of_another_or_the_agents_pipes(busy: tuple[Driver, 
     assert len({one for some in own for one in some if one.startswith("socket:")}) == 2
 
 
-def test_a_gentle_scan_leaves_a_processor_to_others(tmp_path: Path) -> None:
-    """It has a hand less than there are processors, and one at least."""
-    processors = len(os.sched_getaffinity(0))
-    with worker([("yara", "e", FIND_EVIL)], gentle=True, threads=16) as driver:
+@pytest.mark.parametrize(("gentle", "count"), [(True, 1), (False, 2)])
+def test_a_gentle_scan_has_no_more_hands_than_processors(tmp_path: Path, *, gentle: bool, count: int) -> None:
+    """Those that it may use; one that is in a hurry has as many as it was told."""
+    one = str(min(os.sched_getaffinity(0)))
+    with worker([("yara", "e", FIND_EVIL)], gentle=gentle, prefix=("taskset", "-c", one)) as driver:
         put(tmp_path / "evil")
         driver.targets(tmp_path)
         driver.hear_until(lambda _: driver.done.findings != [])
         hands = children(driver.process.pid)
         driver.finish()
-    assert len(hands) == max(1, min(16, processors - 1))
+    assert len(hands) == count
 
 
 def test_nobody_is_left_over_at_the_end(tmp_path: Path) -> None:

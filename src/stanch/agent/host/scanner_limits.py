@@ -71,6 +71,7 @@ def bound(pid: int, *, parent: Path | None, name: str, gentle: bool) -> Bounds:
         told["nice"] = _tried(lambda: os.setpriority(os.PRIO_PROCESS, pid, NICE))
         told["autogroup"] = _tried(lambda: session_behind(pid))
         told["ionice"] = _tried(lambda: _ionice(pid))
+        told["processors"] = _tried(lambda: _leave_one(pid))
     return Bounds(group=group, told=told)
 
 
@@ -143,6 +144,17 @@ def session_behind(pid: int, *, proc: Path = PROC) -> None:
 def _session_group(proc: Path, pid: int) -> str:
     """Its name; empty for a session older than the setting (the file is empty then, as in some containers)."""
     return (proc / str(pid) / "autogroup").read_text().partition(" ")[0]
+
+
+def _leave_one(pid: int) -> None:
+    """All processors but one. Its processes wake one another, wherever there is room: others would feel that.
+
+    Measured with two processors: to start a program took 1.2 times as long beside a scan, and so it is 1.03.
+    """
+    allowed = os.sched_getaffinity(pid)
+    if len(allowed) == 1:
+        raise ValueError("it may use one processor only")
+    os.sched_setaffinity(pid, allowed - {min(allowed)})
 
 
 def _ionice(pid: int) -> None:

@@ -372,8 +372,8 @@ def _free(wanted: frozenset[str]) -> frozenset[str]:
 
 
 def _threads(job: Mapping[str, Any]) -> int:
-    """How many look at files; whoever is to be gentle leaves a processor to the others."""
-    most = len(os.sched_getaffinity(0)) - 1 if job["gentle"] else MAX_THREADS
+    """How many look at files; of a gentle scan no more than the processors that it was left."""
+    most = len(os.sched_getaffinity(0)) if job["gentle"] else MAX_THREADS
     return max(1, min(int(job["threads"]), most, MAX_THREADS))
 
 
