@@ -24,7 +24,6 @@ from stanch.core.types import EndpointPath
 from tests.fakes.autoruns import FakeAutoruns
 
 WORKER = Path(__file__).with_name("played_worker.py")
-PYTHON = str(Path(sys.executable).resolve())
 LOADED = ["say", {"type": "loaded", "loaded": {"name": "r.yar", "kind": "yara", "count": 1}}]
 WANTS = ["say", {"type": "wants", "documents": {}, "files": True}]
 END = ["say", {"type": "end", "tally": {"files": 2, "complete": True}, "error": ""}]
