@@ -109,6 +109,8 @@ async def test_a_scan_that_is_broken_off_leaves_nothing_behind(tmp_path, rule):
     assert [one.name for one in (tmp_path / "cache").iterdir() if one.name.startswith("learned-")] == []
 
 
+NOBODY_LISTENS = 2
+"""Exit status of a worker that could not even tell its end."""
 COMPILES = """
 import asyncio, sys
 from pathlib import Path
@@ -165,7 +167,9 @@ def test_a_worker_that_compiles_ends_with_whoever_started_it(tmp_path, inherits)
         until(lambda: is_confined(worker))
         parent.kill()
         said = parent.communicate()[0]
-    assert os.WTERMSIG(os.waitpid(worker, 0)[1]) == signal.SIGKILL
+    status = os.waitpid(worker, 0)[1]
+    # On a busy machine the rules may be ready by then: then it has nobody to tell that.
+    assert status == signal.SIGKILL or os.waitstatus_to_exitcode(status) == NOBODY_LISTENS
     assert b"Loaded" not in said
 
 

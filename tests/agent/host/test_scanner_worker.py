@@ -50,7 +50,7 @@ async def test_a_scan_that_is_not_gentle_keeps_its_priority(bench):
 
 async def test_leaving_early_kills_the_worker_and_its_children(bench):
     """Cancelling ends all of it at once."""
-    scanner = bench.scanner([*BEGIN, ["child", None], events(finding()), ["hang", None]])
+    scanner = bench.scanner([*BEGIN, ["all", None], ["child", None], events(finding()), ["hang", None]])
     async with asyncio.timeout(60), aclosing(scanner.scan(a_scan())) as batches:
         async for batch in batches:
             if any(isinstance(one, Finding) for one in batch):

@@ -1,5 +1,6 @@
 """Who is logged in: is what logind and utmp say read with care, and believed only where the kernel agrees?"""
 
+import ctypes
 import os
 import pty
 import shutil
@@ -135,6 +136,9 @@ class Shell:
     terminal: str
 
 
+_SET_CHILD_SUBREAPER = 36
+
+
 @pytest.fixture
 def shell():
     """A session of its own on a new terminal: a shell that hears no HUP and no TERM, and its child."""
@@ -143,7 +147,8 @@ def shell():
     master, slave = pty.openpty()
     terminal = os.ttyname(slave).removeprefix("/dev/")
     script = "trap '' HUP TERM; sleep 300 & echo $$ $!; wait"
-    # It must not descend from this process, which stands for the agent here.
+    # It must not descend from this process, which stands for the agent here, and may have been told to adopt orphans.
+    assert ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, ctypes.c_ulong(0), 0, 0, 0) == 0
     command = ["setsid", "--fork", "--ctty", "sh", "-c", script]
     with subprocess.Popen(command, stdin=slave, stdout=subprocess.PIPE) as started, ExitStack() as held:
         os.close(slave)
@@ -252,15 +257,16 @@ def test_everything_of_a_user_id(shell):
     ("options", "cgroup", "meant"),
     [
         (["--pid"], b"0::/system.slice/docker-1234.scope\n", False),
-        (["--pid"], b"0::/user.slice/user-3999999998.slice/session-c2.scope\n", True),
+        (["--pid"], b"0::/user.slice/user-%d.slice/session-c2.scope\n", True),
         (["--pid"], b"0::/user.slice/user-1000.slice/session-c2.scope\n", False),
-        (["--pid"], b"0::/x\n1:name=/user.slice/user-3999999998.slice\n", False),
+        (["--pid"], b"0::/x\n1:name=/user.slice/user-%d.slice\n", False),
         ([], b"0::/system.slice/docker-1234.scope\n", True),
     ],
 )
 def test_a_container_that_uses_the_same_number_is_not_the_account(monkeypatch, options, cgroup, meant):
     """User id 1000 of an image is nobody on the machine; what was made for the account in its own session is hers."""
-    uid, read = 3_999_999_998, sessions._read
+    uid, read = 3_000_000_000 + os.getpid(), sessions._read  # of nobody else, not even of another test
+    cgroup = cgroup.replace(b"%d", str(uid).encode())
     monkeypatch.setattr(sessions, "_read", lambda pid, name: cgroup if name == "cgroup" else read(pid, name))
     script = f"import os; os.setresuid({uid}, {uid}, {uid}); print(os.getpid(), flush=True); os.read(0, 1)"
     command = ["setsid", "--fork", "unshare", *options, "--fork", sys.executable, "-c", script]
