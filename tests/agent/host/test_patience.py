@@ -66,7 +66,7 @@ def test_what_hangs_is_not_asked_again_until_it_has_answered(gate):
         assert patience.each([1, 2], hangs_at(gate, 1), stop=nothing_stops()).hanging == [1]
     assert len(set(threading.enumerate()) - before) == 1
     gate.set()
-    wait_until(lambda: threading.active_count() == before)
+    wait_until(lambda: not set(threading.enumerate()) - before)
     assert patience.each([1, 2], hangs_at(gate, 1), stop=nothing_stops()).values == {1: 2, 2: 4}
 
 
