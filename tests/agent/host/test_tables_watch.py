@@ -146,15 +146,18 @@ def test_devices_and_addresses_are_told_once(world):
 
     async def session(_firewall, changes):
         told = []
-        for command in (
-            "ip link add bridge7 type bridge",
-            "ip link set bridge7 name bridge8",
-            "ip addr add 192.0.2.7/32 dev lo",
-            "ip addr del 192.0.2.7/32 dev lo",
-            "ip link del bridge8",
+        for command, kind in (
+            ("ip link add bridge7 type bridge", Devices),
+            ("ip link set bridge7 name bridge8", Devices),
+            ("ip addr add 192.0.2.7/32 dev lo", Addresses),
+            ("ip addr del 192.0.2.7/32 dev lo", Addresses),
+            ("ip link del bridge8", Devices),
         ):
             await asyncio.to_thread(world.endpoint.command, command)
-            told.append(await anext(changes))
+            change = await anext(changes)
+            while kind is Devices and isinstance(change, Addresses):  # the kernel has checked an address of the world
+                change = await anext(changes)
+            told.append(change)
         return told
 
     assert watched(world, session) == [Devices(), Devices(), Addresses(), Addresses(), Devices()]
