@@ -288,7 +288,7 @@ class Exclusion(Glob):
         found = super().parse(value)
         parts = [part for part in found.raw.split(b"/") if part not in {b"", b"."}]
         if not parts or b".." in parts:
-            raise ValueError(f"got {str(found)[:100]!r}, expected a path below / without ..")
+            raise ValueError(f"got {str(found)[:100]!r}, expected a path below /, with no .. in it")
         return found
 
 
