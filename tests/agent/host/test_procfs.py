@@ -209,7 +209,7 @@ def test_garbage_has_no_inner_pid_or_a_small_one(raw):
 
 def test_the_outline_asks_nothing_of_the_process(child):
     """What the kernel says by itself is the same; the rest is empty, and the note is ours."""
-    process = child(None, command=["/bin/cat"])
+    process = child(None, command=["/bin/cat"], until=lambda pid: read_stat(pid).state == "S")
     whole, outline = read_process(process.pid, account), read_outline(process.pid, "why")
     assert outline.id == whole.id
     assert (outline.parent, outline.name, outline.state) == (whole.parent, whole.name, whole.state)
