@@ -255,4 +255,9 @@ def test_what_the_kernel_says_is_found(root):
             check_terms(document, items, more, without=no_zone if document == "SystemInfoItem" else frozenset())
             cases |= more
         found = left.run(lambda: scanned(parts_of(root), cases))
-    assert found == {name: has for name, (_content, has) in cases.items()}
+    assert without_groups(found) == without_groups({name: has for name, (_content, has) in cases.items()})
+
+
+def without_groups(found: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """The kernel tells routers of groups of IPv6 when it likes, and then knows those as neighbours."""
+    return {name: frozenset(one for one in has if not one.startswith("ff02::")) for name, has in found.items()}
