@@ -7,7 +7,7 @@ and all of them go the whole way: reader, collectors, wire, worker, judge.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -260,4 +260,5 @@ def test_what_the_kernel_says_is_found(root):
 
 def without_groups(found: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
     """The kernel tells routers of groups of IPv6 when it likes, and then knows those as neighbours."""
-    return {name: frozenset(one for one in has if not one.startswith("ff02::")) for name, has in found.items()}
+    others = {name: frozenset(one for one in has if not one.startswith("ff02::")) for name, has in found.items()}
+    return {name: has for name, has in others.items() if has}
